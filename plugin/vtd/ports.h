@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The unit's ports to the outside: how it raises its own interrupts, and whom it tells that the
+// guest has invalidated something. Both are called from the thread that wrote the register which
+// caused the call, with QEMU's big lock held.
+#pragma once
+
+#include <cstdint>
+
+#include "plugin/vtd/types.h"
+
+namespace umbra::vtd {
+
+// Sends a message-signalled interrupt of the unit itself (fault event, invalidation completion).
+// These are not subject to interrupt remapping (VT-d specification 5.1.5.1).
+class MessageSink {
+  public:
+    virtual ~MessageSink() = default;
+    virtual void send(std::uint64_t address, std::uint32_t data) = 0;
+};
+
+// Told of every invalidation after the unit has dropped its own cached entries and before the
+// invalidation counts as complete: when a call returns, its effect is in place, and only then may a
+// later wait descriptor's status become visible (specification 6.5.2.8).
+class InvalidationObserver {
+  public:
+    virtual ~InvalidationObserver() = default;
+
+    virtual void context_global() = 0;
+    virtual void context_domain(DomainId domain) = 0;
+    // `function_mask` 0 to 3: how many low function-number bits (2, then 1, then 0; FM encoding of
+    // specification 6.5.2.1) are ignored when source-ids are compared.
+    virtual void context_device(DomainId domain, SourceId source, unsigned function_mask) = 0;
+
+    virtual void iotlb_global() = 0;
+    virtual void iotlb_domain(DomainId domain) = 0;
+    // 2^address_mask pages of 4 KiB, naturally aligned, from `address`. `leaf_only` is the
+    // invalidation hint IH: no page-table page was freed or changed, only leaves.
+    virtual void iotlb_pages(DomainId domain, Iova address, unsigned address_mask,
+                             bool leaf_only) = 0;
+
+    // A device's own TLB (ATS) must drop `range`.
+    virtual void device_tlb(SourceId source, IovaRange range) = 0;
+
+    virtual void interrupt_entries_global() = 0;
+    // 2^index_mask entries from `first_index`.
+    virtual void interrupt_entries(std::uint16_t first_index, unsigned index_mask) = 0;
+
+    // The guest set or cleared translation (GSTS.TES), or latched a new root table (SRTP) while it
+    // was on: everything derived from the tables is void. Also called by reset.
+    virtual void translation_changed(bool enabled) = 0;
+    // Interrupt remapping went on or off, a new table was latched (SIRTP), or compatibility-format
+    // interrupts were allowed or blocked (CFI).
+    virtual void interrupt_remapping_changed(bool enabled) = 0;
+
+    // A batch of invalidations begins and ends: everything that one write to the tail register
+    // (or one register-based command) causes lies between these two calls, and so does each wait
+    // descriptor's completion. An observer that defers work must carry it out in `barrier`, which
+    // is called before every wait descriptor's completion and before `batch_end`.
+    virtual void batch_begin() = 0;
+    virtual void barrier() = 0;
+    virtual void batch_end() = 0;
+};
+
+}  // namespace umbra::vtd

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The address spaces and identifiers that a VT-d unit connects, each as a type of its own, so that
+// an I/O virtual address cannot be passed where a guest-physical one is meant.
+//
+//   IOVA          what a device puts on the bus            (input of the second-stage table)
+//   GPA           where that lands in guest memory         (output of the second-stage table)
+//   HostAddress   where QEMU has that guest memory mapped  (what VFIO is told)
+//
+// All types here are values: trivially copyable, safe to use from any thread.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+
+namespace umbra {
+
+// An unsigned 64-bit byte address in the space named by Tag. Arithmetic wraps modulo 2^64, as it
+// does on a bus; callers that must not wrap check first.
+template <class Tag>
+class Address {
+  public:
+    constexpr Address() = default;
+    constexpr explicit Address(std::uint64_t value) : value_(value) {}
+
+    [[nodiscard]] constexpr std::uint64_t value() const { return value_; }
+
+    // `alignment` is a power of two, in bytes.
+    [[nodiscard]] constexpr Address align_down(std::uint64_t alignment) const {
+        return Address(value_ & ~(alignment - 1));
+    }
+    [[nodiscard]] constexpr bool is_aligned(std::uint64_t alignment) const {
+        return (value_ & (alignment - 1)) == 0;
+    }
+    [[nodiscard]] constexpr std::uint64_t offset_in(std::uint64_t alignment) const {
+        return value_ & (alignment - 1);
+    }
+
+    friend constexpr auto operator<=>(Address, Address) = default;
+    friend constexpr Address operator+(Address a, std::uint64_t bytes) {
+        return Address(a.value_ + bytes);
+    }
+    friend constexpr Address operator-(Address a, std::uint64_t bytes) {
+        return Address(a.value_ - bytes);
+    }
+    friend constexpr std::uint64_t operator-(Address a, Address b) { return a.value_ - b.value_; }
+
+  private:
+    std::uint64_t value_ = 0;
+};
+
+using Iova = Address<struct IovaTag>;
+using Gpa = Address<struct GpaTag>;
+using HostAddress = Address<struct HostAddressTag>;
+
+inline constexpr unsigned kPageShift = 12;
+inline constexpr std::uint64_t kPageSize = std::uint64_t{1} << kPageShift;
+inline constexpr unsigned kEntriesPerTable = 512;
+
+// A span of IOVAs with both ends included, so that the whole 64-bit space can be named.
+struct IovaRange {
+    Iova first;
+    Iova last;
+
+    static constexpr IovaRange everything() { return {Iova(0), Iova(~std::uint64_t{0})}; }
+    [[nodiscard]] constexpr bool contains(Iova iova) const { return first <= iova && iova <= last; }
+    [[nodiscard]] constexpr bool overlaps(IovaRange other) const {
+        return first <= other.last && other.first <= last;
+    }
+    friend constexpr bool operator==(IovaRange, IovaRange) = default;
+};
+
+// The guest's name for one second-stage address space. 16 bits because the unit reports ND = 6
+// (64 Ki domains).
+enum class DomainId : std::uint16_t {};
+
+// PCI requester id: bus 15:8, device 7:3, function 2:0. The bus number is the one that the guest
+// assigned, so it can change while the device exists.
+class SourceId {
+  public:
+    constexpr SourceId() = default;
+    constexpr explicit SourceId(std::uint16_t value) : value_(value) {}
+    constexpr SourceId(std::uint8_t bus, std::uint8_t devfn)
+        : value_(static_cast<std::uint16_t>(bus << 8 | devfn)) {}
+
+    [[nodiscard]] constexpr std::uint16_t value() const { return value_; }
+    [[nodiscard]] constexpr std::uint8_t bus() const {
+        return static_cast<std::uint8_t>(value_ >> 8);
+    }
+    [[nodiscard]] constexpr std::uint8_t devfn() const {
+        return static_cast<std::uint8_t>(value_ & 0xff);
+    }
+    friend constexpr auto operator<=>(SourceId, SourceId) = default;
+
+  private:
+    std::uint16_t value_ = 0;
+};
+
+// What a DMA wants to do, or what a mapping allows. A bit set; `none` is a valid value for both (a
+// zero-length read asks for no access; an entry with R = W = 0 allows none).
+enum class Access : std::uint8_t { none = 0, read = 1, write = 2, read_write = 3 };
+
+constexpr Access operator&(Access a, Access b) {
+    return static_cast<Access>(static_cast<unsigned>(a) & static_cast<unsigned>(b));
+}
+constexpr Access operator|(Access a, Access b) {
+    return static_cast<Access>(static_cast<unsigned>(a) | static_cast<unsigned>(b));
+}
+// True if everything that `wanted` asks for is in `granted`.
+constexpr bool allows(Access granted, Access wanted) {
+    return (granted & wanted) == wanted;
+}
+
+}  // namespace umbra
