@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The unit's ports to the outside: how it raises its own interrupts, and whom it tells that the
-// guest has invalidated something. Both are called from the thread that wrote the register which
-// caused the call, with QEMU's big lock held.
+// guest has invalidated something. The observer is called from the thread that wrote the register
+// which caused the call, with QEMU's big lock held; for interrupts see MessageSink.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +13,10 @@ namespace umbra::vtd {
 
 // Sends a message-signalled interrupt of the unit itself (fault event, invalidation completion).
 // These are not subject to interrupt remapping (VT-d specification 5.1.5.1).
+//
+// Threading: called from the thread that caused the interrupt. For a fault event that is any thread
+// that may do DMA, without QEMU's big lock; calls may be concurrent. An implementation must not
+// call back into the unit, which may hold the fault log's lock.
 class MessageSink {
   public:
     virtual ~MessageSink() = default;
