@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The machines in qemu-configs/ as QEMU command lines."""
+
+import dataclasses
+import os
+import shlex
+from pathlib import Path
+
+from umbra.errors import ExitCode, UserError
+
+CONFIGS = Path(__file__).resolve().parents[4] / "qemu-configs"
+VIOMMUS = ("umbra", "qemu-intel", "qemu-virtio", "none")
+MAX_PASSTHROUGH = 4
+
+# Where Debian puts firmware; QEMU looks through them in this order.
+FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu")
+
+
+def arguments_of(name: str) -> list[str]:
+    """The options in qemu-configs/NAME.args: one option with its value a line, # for comments."""
+    words: list[str] = []
+    for line in (CONFIGS / f"{name}.args").read_text().splitlines():
+        if line.strip() and not line.lstrip().startswith("#"):
+            words += shlex.split(line)
+    return words
+
+
+def kvm_runs_guests() -> bool:
+    """True if /dev/kvm is of use: it can exist on CPUs that give us neither VMX nor SVM."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return any(word in flags.split() for word in ("vmx", "svm"))
+
+
+@dataclasses.dataclass
+class GuestConfig:
+    """Everything that decides the guest's command line."""
+    viommu: str = "umbra"
+    kernel: Path = Path()
+    initrd: Path | None = None
+    append: str = ""
+    memory: str = "1G"
+    cpus: int = 1
+    passthrough: list[str] = dataclasses.field(default_factory=list)  # PCI addresses on the host
+    iommufd: bool = False
+    viommu_options: str = ""                 # further properties of the vIOMMU, comma-separated
+    plugin: Path | None = None
+    kvm: bool = True
+    extra: list[str] = dataclasses.field(default_factory=list)
+
+    def check(self) -> None:
+        if len(self.passthrough) > MAX_PASSTHROUGH:
+            raise UserError(ExitCode.USAGE, f"{len(self.passthrough)} devices are more than the "
+                            f"{MAX_PASSTHROUGH} slots in qemu-configs/guest.cfg.")
+        if self.viommu == "umbra" and self.plugin is None:
+            raise UserError(ExitCode.ENVIRONMENT, "The umbra plugin is not built.",
+                            "Run scripts/build-plugin, or choose --viommu qemu-intel.")
+
+    def kernel_command_line(self) -> str:
+        words = ["console=ttyS0", "panic=-1"]
+        if self.viommu in ("umbra", "qemu-intel"):
+            words.append("intel_iommu=on")
+        return " ".join(words + ([self.append] if self.append else []))
+
+    def files(self) -> dict[str, Path]:
+        """The files that QEMU needs where it runs, by the name that the command line uses."""
+        wanted = {"bzImage": self.kernel, "guest.cfg": CONFIGS / "guest.cfg",
+                  f"viommu-{self.viommu}.cfg": CONFIGS / f"viommu-{self.viommu}.cfg"}
+        if self.initrd is not None:
+            wanted["initrd"] = self.initrd
+        if self.plugin is not None and self.viommu == "umbra":
+            wanted["umbra.so"] = self.plugin
+        return wanted
+
+    def command_line(self, qemu: str, place=lambda name: name) -> list[str]:
+        """The QEMU command. `place` turns a name from files() into the path that QEMU is to use."""
+        words = [qemu]
+        for directory in FIRMWARE:
+            words += ["-L", directory]
+        if self.viommu == "umbra":
+            words += ["-plugin", f"file={place('umbra.so')}"]
+        # The vIOMMU comes first: devices find it when they are realized.
+        words += ["-readconfig", place(f"viommu-{self.viommu}.cfg"), "-readconfig", place("guest.cfg")]
+        words += arguments_of("guest") + arguments_of("guest-kvm" if self.kvm else "guest-tcg")
+        words += ["-m", self.memory, "-smp", str(self.cpus)]
+        for option in filter(None, self.viommu_options.split(",")):
+            key, _, value = option.partition("=")
+            words += ["-set", f"device.viommu.{key}={value or 'on'}"]
+        words += ["-kernel", place("bzImage")]
+        if self.initrd is not None:
+            words += ["-initrd", place("initrd")]
+        words += ["-append", self.kernel_command_line()]
+        for index, address in enumerate(self.passthrough):
+            device = f"vfio-pci,id=passthrough{index},bus=slot{index},host={address}"
+            if self.iommufd:
+                words += ["-object", f"iommufd,id=iommufd{index}"]
+                device += f",iommufd=iommufd{index}"
+            words += ["-device", device]
+        return words + self.extra

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU's machine protocol (QMP) over a port."""
+
+import json
+import time
+
+from umbra.vm.ports import Port
+
+
+class QmpError(Exception):
+    """QEMU refused a command."""
+
+
+class Qmp:
+    def __init__(self, port: Port):
+        self._port = port
+        self._ready = False
+        self.events: list[dict] = []
+
+    def execute(self, command: str, timeout: float = 60.0, **arguments):
+        """Runs one command and returns its result. Events that come meanwhile are kept."""
+        deadline = time.monotonic() + timeout
+        if not self._ready:
+            while "QMP" not in self._port.read_object(deadline):
+                pass
+            self._ready = True
+            self.execute("qmp_capabilities", timeout)
+        request = {"execute": command}
+        if arguments:
+            request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
+        self._port.write(json.dumps(request).encode() + b"\n", deadline)
+        while True:
+            reply = self._port.read_object(deadline)
+            if "event" in reply:
+                self.events.append(reply)
+            elif "error" in reply:
+                raise QmpError(f"{command}: {reply['error'].get('desc')}")
+            elif "return" in reply:
+                return reply["return"]
