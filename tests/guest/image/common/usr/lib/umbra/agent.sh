@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=busybox
+#
+# What both agents share: the port, JSON text, time limits. tests/guest/README.md describes the protocol.
+#
+# The port is file descriptor 3 of the agent. Commands that an agent runs get it closed, so nothing but the agent
+# writes to it and lines are never mixed.
+
+AGENT_LINE_LIMIT=65536
+
+# --- JSON ---------------------------------------------------------------------------------------------------------
+
+# Standard input as a JSON string: each byte becomes one character, so any input gives valid JSON.
+json_bytes() {
+	od -An -v -tx1 | awk '
+		BEGIN {
+			for (n = 0; n < 256; n++) {
+				if (n < 32 || n > 126)
+					text = sprintf("\\u%04x", n)
+				else
+					text = sprintf("%c", n)
+				as_json[sprintf("%02x", n)] = text
+			}
+			as_json["22"] = "\\\""
+			as_json["5c"] = "\\\\"
+			as_json["0a"] = "\\n"
+			as_json["09"] = "\\t"
+			printf "\""
+		}
+		{ for (i = 1; i <= NF; i++) printf "%s", as_json[$i] }
+		END { printf "\"" }'
+}
+
+# json_string TEXT
+json_string() {
+	case $1 in
+	*[!\ -~]* | *[\"\\]*) printf %s "$1" | json_bytes ;;
+	*) printf '"%s"' "$1" ;;
+	esac
+}
+
+# json_string_or_null TEXT: null for the empty text.
+json_string_or_null() {
+	if [ -n "$1" ]; then
+		json_string "$1"
+	else
+		printf null
+	fi
+}
+
+# json_number_or_null TEXT
+json_number_or_null() {
+	printf %s "${1:-null}"
+}
+
+# json_bool COMMAND...: true if the command succeeds.
+json_bool() {
+	if "$@" >/dev/null 2>&1; then
+		printf true
+	else
+		printf false
+	fi
+}
+
+# --- facts about the machine -----------------------------------------------------------------------------------------
+
+# Time since boot in hundredths of a second, in UPTIME; as seconds in UPTIME_SECONDS.
+read_uptime() {
+	read -r UPTIME_SECONDS _ </proc/uptime
+	UPTIME=${UPTIME_SECONDS%.*}${UPTIME_SECONDS#*.}
+}
+
+# seconds_since UPTIME_BEFORE, as a decimal number
+seconds_since() {
+	read_uptime
+	since=$((UPTIME - $1))
+	printf '%d.%02d' $((since / 100)) $((since % 100))
+}
+
+# Fields of `ready` that both agents send.
+json_machine() {
+	read_uptime
+	printf '"protocol":1,"kernel":%s,"kernel_build":%s,"command_line":%s,"cpus":%d,"memory_kib":%s,"uptime_seconds":%s' \
+		"$(json_string "$(uname -r)")" "$(json_string "$(uname -v)")" "$(json_string "$(cat /proc/cmdline)")" \
+		"$(nproc)" "$(awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo)" "$UPTIME_SECONDS"
+}
+
+# pci_attribute ADDRESS NAME: one line of sysfs, empty if there is none.
+pci_attribute() {
+	cat "/sys/bus/pci/devices/$1/$2" 2>/dev/null
+}
+
+# pci_link ADDRESS NAME: the last part of what a symbolic link of sysfs points to (driver, iommu_group), or nothing.
+pci_link() {
+	pci_target=$(readlink "/sys/bus/pci/devices/$1/$2") && echo "${pci_target##*/}"
+}
+
+# --- the port -----------------------------------------------------------------------------------------------------
+
+# send TEXT: one line to the controller. Waits while nobody is connected.
+send() {
+	printf '%s\n' "$1" >&3
+}
+
+# Reads one command line into LINE. An unconnected port reads as end of file: then what has come of a line is kept
+# and the wait goes on. A line that is too long is read to its end and shows as LINE_TOO_LONG=1.
+receive() {
+	LINE= LINE_TOO_LONG=
+	while ! IFS= read -r part <&3; do
+		receive_append
+		sleep 0.2
+	done
+	receive_append
+	LINE=${LINE%$(printf '\r')}
+}
+
+receive_append() {
+	if [ $((${#LINE} + ${#part})) -gt $AGENT_LINE_LIMIT ]; then
+		LINE= LINE_TOO_LONG=1
+	else
+		LINE=$LINE$part
+	fi
+}
+
+# --- time limits ----------------------------------------------------------------------------------------------------
+
+# run_limited SECONDS STDOUT STDERR COMMAND...
+#
+# Runs a program (not a shell function) as a session of its own, standard input /dev/null. At the limit its process
+# group gets SIGTERM, 5 s later SIGKILL; a process that even then stays, because it hangs inside the kernel, is left
+# behind. Sets
+#   RUN_EXIT       exit status, empty if the limit struck
+#   RUN_SECONDS    how long it took
+run_limited() {
+	run_limit=$1 run_stdout=$2 run_stderr=$3
+	shift 3
+	run_base=/run/umbra/run.$((run_count = run_count + 1))
+	read_uptime
+	run_start=$UPTIME
+	(
+		exec 3>&-
+		# shellcheck disable=SC2016
+		setsid sh -c 'echo $$ >"$0"; exec "$@"' "$run_base.group" "$@" </dev/null >"$run_stdout" 2>"$run_stderr"
+		echo $? >"$run_base.exit.new"
+		mv "$run_base.exit.new" "$run_base.exit"
+	) &
+	# shellcheck disable=SC2016
+	setsid sh -c '
+		exec 3>&-
+		sleep "$1"
+		: >"$0.expired"
+		read -r group <"$0.group"
+		kill -TERM -- "-$group"
+		sleep 5
+		kill -KILL -- "-$group"
+		sleep 5' "$run_base" "$run_limit" 2>/dev/null &
+	run_watch=$!
+	# Any child may end this wait, one of an earlier command too; so the files decide.
+	while [ ! -e "$run_base.exit" ] && kill -0 "$run_watch" 2>/dev/null; do
+		wait -n
+	done
+	kill -KILL -- "-$run_watch" 2>/dev/null
+	wait "$run_watch" 2>/dev/null
+	RUN_EXIT= RUN_SECONDS=$(seconds_since "$run_start")
+	if [ ! -e "$run_base.expired" ]; then
+		read -r RUN_EXIT <"$run_base.exit"
+	elif read -r run_group <"$run_base.group"; then
+		# The group's leader may have gone at SIGTERM and left others behind.
+		kill -KILL -- "-$run_group" 2>/dev/null
+	fi
+	rm -f "$run_base".*
+}
+
+# file_size FILE: in bytes, 0 if there is none
+file_size() {
+	stat -c %s "$1" 2>/dev/null || echo 0
+}
+
+# dropped_bytes FILE LIMIT: what lies beyond the first LIMIT bytes
+dropped_bytes() {
+	dropped=$(($(file_size "$1") - $2))
+	[ "$dropped" -gt 0 ] || dropped=0
+	echo "$dropped"
+}
