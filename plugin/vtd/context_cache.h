@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The context cache: valid context entries by source-id, as the unit last read them
+// (specification 6.2.2). Absent and faulty entries are not cached.
+//
+// Everything that translation needs of an entry fits into one 64-bit word, so a look-up is one
+// atomic load and never waits. Writers (fills and invalidations) are rare and share a mutex.
+//
+// A fill can race with an invalidation: a thread reads the tables, the guest changes them and
+// invalidates, and only then does the thread store what it read. The protocol against it:
+//
+//     auto generation = cache.generation();     // before the tables are read
+//     auto context = tables.lookup(root, source);
+//     cache.insert(source, context, generation);  // dropped if anything was invalidated since
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+
+#include "plugin/vtd/context_tables.h"
+#include "plugin/vtd/types.h"
+
+namespace umbra::vtd {
+
+class ContextCache {
+  public:
+    // Counts invalidations. Only equality means anything.
+    using Generation = std::uint64_t;
+
+    ContextCache();
+
+    [[nodiscard]] Generation generation() const {
+        return generation_.load(std::memory_order_acquire);
+    }
+
+    // `present` is false on a miss. From any thread, wait-free.
+    [[nodiscard]] ContextLookup lookup(SourceId source) const {
+        return unpack(source, slots_->at(slot_of(source)).load(std::memory_order_acquire));
+    }
+
+    // Remembers `context`, which must stem from tables read after `generation` was taken. Nothing
+    // happens if it is not `present` or if there was an invalidation since. From any thread.
+    void insert(SourceId source, const ContextLookup& context, Generation generation);
+
+    // When one of these returns, no look-up finds an entry that it covers, until such an entry is
+    // read from the tables anew. From any thread.
+    void invalidate_all();
+    void invalidate_domain(DomainId domain);
+    // `function_mask` 0 to 3: how many low-order bits of the function number, from bit 2 down, are
+    // ignored in the comparison (FM of specification 6.5.2.1). The domain-id of the command plays
+    // no part: an entry is found by source-id alone.
+    void invalidate_device(SourceId source, unsigned function_mask);
+
+  private:
+    // Direct-mapped by the low 13 bits of the source-id: 32 buses before the first collision. The
+    // other three bits are the tag in the word.
+    static constexpr unsigned kIndexBits = 13;
+    static constexpr std::size_t kSlots = std::size_t{1} << kIndexBits;
+    // Slots are grouped by bus, so that an invalidation looks only where something was stored.
+    static constexpr std::size_t kSlotsPerGroup = 256;
+    static constexpr std::size_t kGroups = kSlots / kSlotsPerGroup;
+
+    // A word: table address in place (bits 51:12), domain-id in 63:52 and 11:8, levels - 2 in 7:6
+    // (0 in an empty slot), translation type in 5:4, FPD in 3, tag in 2:0.
+    static std::uint64_t pack(SourceId source, const ContextLookup& context);
+    static ContextLookup unpack(SourceId source, std::uint64_t word);
+    static DomainId domain_of(std::uint64_t word);
+    static std::size_t slot_of(SourceId source) { return source.value() & (kSlots - 1); }
+    static unsigned tag_of(SourceId source) { return source.value() >> kIndexBits; }
+
+    template <class Predicate>
+    void drop_if(Predicate covered);
+
+    using Slots = std::array<std::atomic<std::uint64_t>, kSlots>;
+    std::unique_ptr<Slots> slots_;
+    std::atomic<Generation> generation_{0};
+    std::mutex writers_;
+    // Bit n: group n may hold an entry. Guarded by writers_.
+    std::uint32_t used_groups_ = 0;
+};
+
+}  // namespace umbra::vtd
