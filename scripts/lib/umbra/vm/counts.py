@@ -96,7 +96,7 @@ class Counter:
             return {}
         totals: dict[str, int | None] = {field: 0 for _, field in self._events.values()}
         # `vtd_inv_desc_iotlb_pages domain 0x…`: the first word of a log line names the event.
-        done = self._host.run("cut -d' ' -f1 trace.log | sort | uniq -c", timeout=120)
+        done = self._host.run("awk '{n[$1]++} END {for (k in n) print n[k], k}' trace.log", timeout=120)
         if done.status != 0:
             return {field: None for field in totals}
         for count, name in re.findall(r"^\s*(\d+)\s+(\w+)\s*$", done.stdout, re.M):

@@ -128,11 +128,11 @@ class Recorder(threading.Thread):
         self._port = port
         self._path = path
         self._echo = echo
-        self._stop = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
         with open(self._path, "wb", buffering=0) as log:
-            while not self._stop.is_set():
+            while not self._ended.is_set():
                 try:
                     data = self._port.read_some(time.monotonic() + 0.2)
                 except PortTimeout:
@@ -144,7 +144,7 @@ class Recorder(threading.Thread):
                     self._echo(data.decode("utf-8", "replace"))
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join(timeout=2)
 
 

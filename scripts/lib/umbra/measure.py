@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""measure: what caching mode costs, for each vIOMMU, flush policy, VFIO backend and workload.
+
+Each cell of the matrix boots a guest of its own. Each workload runs twice in it: once timed, with
+nothing traced, and once counted, with traces on; so counting does not slow what is timed.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from umbra import products, table
+from umbra.errors import ExitCode, UserError
+from umbra.vm.config import GuestConfig, kvm_runs_guests
+from umbra.vm.counts import Counter, Counts
+from umbra.vm.guest import Guest, fresh_directory
+from umbra.vm.host import TestbedHost, TestbedOptions
+
+SCHEMA = 1
+VIOMMUS = ("umbra", "qemu-intel", "qemu-virtio")
+POLICIES = ("strict", "fq-domain", "fq-single", "fq-range")
+BACKENDS = ("type1", "iommufd")
+# Policies that an unpatched kernel can be told to use.
+STOCK_POLICIES = ("strict", "fq-domain")
+
+# type1 refuses more mappings than this in one container (default 65,535). The testbed host allows
+# more, so that 65,536 held pages fit; the workload hold-over-limit lowers it again on purpose.
+ENTRY_LIMIT = 1048576
+
+EPILOG = """\
+examples:
+  scripts/measure --quick                          one workload, both policies, under 3 minutes
+  scripts/measure                                  everything, under 15 minutes
+  scripts/measure --viommu qemu-intel --backend type1 --workload 'hold-*' --repeat 3
+  scripts/measure --report build/measure/DIR/result.json --markdown
+
+Counts are those of the counted pass; `ops` is how many operations the guest did in it. VFIO calls
+are counted in the VFIO host's kernel, host invalidations at the testbed's own IOMMU.
+exit codes: 0 pass, 1 a guest failed, 2 usage, 3 time limit, 4 this machine cannot do it
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """`timed` and `counted` are agent commands (tests/guest/README.md)."""
+    name: str
+    timed: str
+    counted: str
+    pages_mapped: int | None = None
+    quick: bool = False
+
+
+def _hold(pages: int, operations: int, quick: bool = False) -> Workload:
+    command = f"workload hold pages_mapped={pages} batch=64"
+    return Workload(f"hold-{pages}", f"{command} operations={operations}",
+                    f"{command} operations=512 barrier=yes", pages, quick)
+
+
+def _dma_map(pages: int, threads: int) -> Workload:
+    command = f"workload dma-map pages={pages} threads={threads}"
+    return Workload(f"dma-map-{pages}p-{threads}t", f"{command} seconds=2",
+                    f"{command} seconds=1 barrier=yes")
+
+
+def _fio(name: str, rw: str, size: str, depth: int) -> Workload:
+    command = f"workload fio rw={rw} bs={size} iodepth={depth}"
+    return Workload(f"nvme-{name}", f"{command} seconds=2", f"{command} seconds=1 barrier=yes")
+
+
+def workloads(cpus: int) -> list[Workload]:
+    verify = "workload verify size=4m"
+    return [
+        _hold(256, 4096), _hold(4096, 4096, quick=True), _hold(65536, 2048),
+        *(_dma_map(pages, threads) for pages in (1, 16) for threads in sorted({1, cpus})),
+        _fio("randread-4k-qd1", "randread", "4k", 1), _fio("randread-4k-qd16", "randread", "4k", 16),
+        _fio("randwrite-4k-qd1", "randwrite", "4k", 1),
+        _fio("randwrite-4k-qd16", "randwrite", "4k", 16),
+        _fio("read-128k", "read", "128k", 4), _fio("write-128k", "write", "128k", 4),
+        Workload("nvme-verify", verify, f"{verify} barrier=yes"),
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    viommu: str
+    policy: str
+    backend: str
+    kernel: str
+
+    def __str__(self) -> str:
+        return f"{self.viommu} {self.policy} {self.backend} {self.kernel}"
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="measure", description=__doc__.split(": ", 1)[1],
+                                     epilog=EPILOG, allow_abbrev=False,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one workload, type1 only")
+    parser.add_argument("--viommu", action="append", choices=VIOMMUS, help="repeatable")
+    parser.add_argument("--policy", action="append", choices=POLICIES, help="repeatable")
+    parser.add_argument("--backend", action="append", choices=BACKENDS, help="repeatable")
+    parser.add_argument("--kernel", action="append", choices=("stock", "patched"),
+                        help="repeatable (default stock)")
+    parser.add_argument("--workload", action="append", metavar="GLOB",
+                        help="only workloads whose name matches (repeatable; --list names them)")
+    parser.add_argument("--smp", type=int, default=2, metavar="N", help="guest CPUs (default 2)")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N",
+                        help="boot each cell N times; the table shows medians and the spread")
+    parser.add_argument("--out", type=Path, help="folder (default: time-stamped, below build/measure)")
+    parser.add_argument("--report", type=Path, metavar="RESULT.JSON",
+                        help="print the table of an earlier run and stop")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--json", action="store_true", help="print result.json instead of the table")
+    parser.add_argument("--list", action="store_true", help="list the workloads and stop")
+    parser.add_argument("--offline", action="store_true", help="never use the network")
+    options = parser.parse_args(arguments)
+    if not 1 <= options.repeat <= 1000:
+        raise UserError(ExitCode.USAGE, f"--repeat {options.repeat}: 1 to 1000.")
+    if not 1 <= options.smp <= 64:
+        raise UserError(ExitCode.USAGE, f"--smp {options.smp}: 1 to 64.")
+    return options
+
+
+def chosen_workloads(options: argparse.Namespace) -> list[Workload]:
+    import fnmatch
+    every = workloads(options.smp)
+    if options.workload:
+        chosen = [w for w in every if any(fnmatch.fnmatch(w.name, g) for g in options.workload)]
+        if not chosen:
+            raise UserError(ExitCode.USAGE, f"No workload matches {' '.join(options.workload)}.",
+                            "measure --list names them.")
+        return chosen
+    return [w for w in every if w.quick] if options.quick else every
+
+
+def chosen_cells(options: argparse.Namespace) -> list[Cell]:
+    umbra_is_here = products.plugin_sources_present()
+    viommus = options.viommu or (["umbra", "qemu-intel"] if umbra_is_here else ["qemu-intel"])
+    backends = options.backend or (["type1"] if options.quick or not umbra_is_here
+                                   else list(BACKENDS))
+    cells = []
+    for kernel in options.kernel or ["stock"]:
+        for policy in options.policy or (POLICIES if kernel == "patched" else STOCK_POLICIES):
+            if kernel == "stock" and policy not in STOCK_POLICIES:
+                raise UserError(ExitCode.USAGE, f"--policy {policy} needs --kernel patched.")
+            # The vIOMMUs side by side: neighbours in time share the machine's mood.
+            cells += [Cell(viommu, policy, backend, kernel)
+                      for backend in backends for viommu in viommus]
+    return cells
+
+
+class Session:
+    """All of one invocation: builds once, then runs cell after cell into `out`/result.json."""
+
+    def __init__(self, options: argparse.Namespace):
+        self._options = options
+        self._workloads = chosen_workloads(options)
+        self._cells = chosen_cells(options)
+        self._started = time.monotonic()
+        self.failures: list[str] = []
+        self.out: Path = Path()
+        self.result: dict = {}
+
+    def say(self, text: str) -> None:
+        elapsed = int(time.monotonic() - self._started)
+        print(f"[{elapsed // 60:3d}:{elapsed % 60:02d}] {text}", file=sys.stderr, flush=True)
+
+    def prepare(self) -> None:
+        build = products.BuildOptions(offline=self._options.offline)
+        self._qemu = products.ensure_qemu(build)
+        self._kernels = {"stock": products.ensure_kernel(build)}
+        if any(cell.kernel == "patched" for cell in self._cells):
+            self._kernels["patched"] = products.ensure_kernel(build, patched=True)
+        self._images = products.ensure_images(build)
+        self._plugin = None
+        if any(cell.viommu == "umbra" for cell in self._cells):
+            self._plugin = products.ensure_plugin(build)
+        default = products.TREE / "build/measure" / time.strftime("%Y%m%d-%H%M%S")
+        self.out = self._options.out or default
+        if self.out.exists() and any(self.out.iterdir()):
+            raise UserError(ExitCode.USAGE, f"--out {self.out}: not empty.")
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.out = self.out.resolve()
+        self.result = {"schema": SCHEMA, "machine": _machine(), "versions": self._versions(),
+                       "runs": []}
+
+    def _versions(self) -> dict:
+        versions = {"qemu": self._qemu.version, "umbra": products.tree_version()}
+        for name, kernel in self._kernels.items():
+            versions[f"kernel_{name}"] = kernel.version
+        return versions
+
+    def run(self) -> None:
+        total = len(self._cells) * self._options.repeat
+        done = 0
+        for repetition in range(1, self._options.repeat + 1):
+            for cell in self._cells:
+                done += 1
+                self.say(f"{done}/{total} {cell}")
+                try:
+                    self._run_cell(cell, repetition)
+                except UserError as error:
+                    self.failures.append(f"{cell}: {error}")
+                    self.say(f"FAILED: {error}")
+                self._save()
+
+    def _run_cell(self, cell: Cell, repetition: int) -> None:
+        kernel = self._kernels[cell.kernel]
+        rundir = fresh_directory(self.out / "logs" / f"{str(cell).replace(' ', '-')}-{repetition}")
+        config = GuestConfig(
+            viommu=cell.viommu, cpus=self._options.smp, iommufd=cell.backend == "iommufd",
+            kernel=kernel.bzimage, initrd=self._images.guest_initrd_for(kernel, rundir),
+            passthrough=[TestbedHost.DEVICES[0]], plugin=self._plugin, extra=["-D", "trace.log"])
+        host = TestbedHost(rundir, TestbedOptions(
+            self._qemu.binary, self._kernels["stock"].bzimage, self._images.host_initrd,
+            kvm_runs_guests(), f"vfio_iommu_type1.dma_entry_limit={ENTRY_LIMIT}"))
+        with Guest(host, config, limit=900) as guest:
+            guest.wait_ready()
+            self._command(guest, f"policy {cell.policy}")
+            counter = Counter(guest)
+            for workload in self._workloads:
+                self.result["runs"].append(
+                    self._run_workload(guest, counter, cell, workload, repetition))
+            self._command(guest, "dmesg-check")
+            guest.power_off()
+        (rundir / "initrd").unlink(missing_ok=True)
+
+    def _run_workload(self, guest: Guest, counter: Counter, cell: Cell, workload: Workload,
+                      repetition: int) -> dict:
+        timed = self._command(guest, workload.timed)
+        counts: list[Counts] = []
+        counted = self._command(guest, workload.counted, {
+            "prepared": counter.start, "measured": lambda: counts.append(counter.stop())})
+        self.say(f"    {workload.name}")
+        return {"viommu": cell.viommu, "policy": cell.policy, "kernel": cell.kernel,
+                "backend": cell.backend, "workload": workload.name, "repetition": repetition,
+                "pages_mapped": workload.pages_mapped, "guest": timed,
+                "counted_operations": _operations(counted),
+                "invalidations": counts[0].invalidations, "shadow": counts[0].shadow,
+                "host_iommu": counts[0].host_iommu}
+
+    @staticmethod
+    def _command(guest: Guest, line: str, phases=None) -> dict:
+        result = guest.command(line, phases)
+        if not result.ok:
+            raise UserError(ExitCode.GUEST_FAILED, f"'{line}' failed: {result.error} "
+                            f"{json.dumps(result.data)[:2000]}")
+        return result.data
+
+    def _save(self) -> None:
+        partial = self.out / "result.json.partial"
+        partial.write_text(json.dumps(self.result, indent=1) + "\n")
+        partial.replace(self.out / "result.json")
+
+
+def _machine() -> dict:
+    model = None
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cpu": model, "cpus": os.cpu_count(), "memory_bytes": memory,
+            "kernel": platform.release(),
+            "testbed_accelerator": "kvm" if kvm_runs_guests() else "tcg"}
+
+
+def _operations(data: dict) -> int | None:
+    """How many operations a workload did: maps for hold, I/Os for fio."""
+    if "operations" in data:
+        return data["operations"]
+    sides = [data[side] for side in ("read", "write") if data.get(side)]
+    return sum(side["ios"] for side in sides) if sides else None
+
+
+HEADER = ["viommu", "policy", "backend", "workload", "map µs", "p99", "unmap µs", "p99", "IOPS",
+          "MB/s", "ops", "PSI", "DSI", "GI", "VFIO map", "unmap", "host IOTLB"]
+TEXT_COLUMNS = 4
+
+
+def _latency(data: dict, side: str, field: str) -> float | None:
+    """Microseconds. dma-map reports a mean only."""
+    block = data.get(f"{side}_ns") or {}
+    value = block.get(field)
+    if value is None and field == "p50":
+        value = block.get("mean")
+    return None if value is None else value / 1000
+
+
+def _io(data: dict, field: str) -> float | None:
+    sides = [data[side] for side in ("read", "write") if data.get(side)]
+    return sum(side[field] for side in sides) if sides else None
+
+
+def _figures(run: dict) -> list[tuple[float | None, int]]:
+    """The table's numbers of one run, each with how many decimals it deserves."""
+    guest, sent, shadow, host = (run["guest"], run["invalidations"], run["shadow"],
+                                 run["host_iommu"])
+    bandwidth = _io(guest, "bandwidth_bytes_per_second")
+    host_total = None if None in host.values() else sum(host.values())
+    return [(_latency(guest, "map", "p50"), 1), (_latency(guest, "map", "p99"), 1),
+            (_latency(guest, "unmap", "p50"), 1), (_latency(guest, "unmap", "p99"), 1),
+            (_io(guest, "iops"), 0), (None if bandwidth is None else bandwidth / 1e6, 1),
+            (run["counted_operations"], 0), (sent.get("iotlb_page"), 0),
+            (sent.get("iotlb_domain"), 0), (sent.get("iotlb_global"), 0),
+            (shadow.get("host_map_calls"), 0), (shadow.get("host_unmap_calls"), 0),
+            (host_total, 0)]
+
+
+def _median(values: list[tuple[float | None, int]]) -> str:
+    """Median, and where runs were repeated half the distance from least to most."""
+    known = [value for value, _ in values if value is not None]
+    if not known:
+        return table.quantity(None)
+    digits = values[0][1]
+    text = table.quantity(statistics.median(known), digits)
+    if len(known) > 1:
+        text += f" ±{table.quantity((max(known) - min(known)) / 2, digits)}"
+    return text
+
+
+def report(result: dict, markdown: bool) -> str:
+    groups: dict[tuple, list[dict]] = {}
+    for run in result["runs"]:
+        policy = run["policy"] + ("" if run["kernel"] == "stock" else f" ({run['kernel']})")
+        groups.setdefault((run["workload"], run["backend"], policy, run["viommu"]), []).append(run)
+    order = {name: index for index, name in enumerate(
+        dict.fromkeys(run["workload"] for run in result["runs"]))}
+    rows = []
+    for key in sorted(groups, key=lambda k: (order[k[0]], k[1] != "type1", k[2] != "strict", k[2],
+                                             k[3] != "umbra")):
+        workload, backend, policy, viommu = key
+        columns = zip(*(_figures(run) for run in groups[key]), strict=True)
+        rows.append([viommu, policy, backend, workload, *(_median(list(c)) for c in columns)])
+    return table.render(HEADER, rows, markdown, text_columns=TEXT_COLUMNS)
+
+
+def load(path: Path) -> dict:
+    try:
+        result = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(ExitCode.USAGE, f"--report {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise UserError(ExitCode.USAGE, f"--report {path} is no JSON: {error}.") from None
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+        raise UserError(ExitCode.USAGE, f"--report {path}: not a result of schema {SCHEMA}.")
+    return result
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    if options.list:
+        for workload in workloads(options.smp):
+            print(f"{workload.name:24} {workload.timed}")
+        return ExitCode.PASS
+    if options.report:
+        print(report(load(options.report), options.markdown))
+        return ExitCode.PASS
+    session = Session(options)
+    session.prepare()
+    session.run()
+    if options.json:
+        print(json.dumps(session.result))
+    elif session.result["runs"]:
+        print(report(session.result, options.markdown))
+    print(f"result: {session.out / 'result.json'}", file=sys.stderr)
+    for failure in session.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return ExitCode.GUEST_FAILED if session.failures else ExitCode.PASS
