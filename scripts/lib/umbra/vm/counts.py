@@ -63,6 +63,7 @@ class Counter:
         self._events = {"qemu-intel": _INTEL_EVENTS, "qemu-virtio": _VIRTIO_EVENTS}.get(
             config.viommu, {})
         self._probes = _KPROBES["iommufd" if config.iommufd else "type1"]
+        self._log_offset = 0
         self._host_log_offset = 0
         self._kprobes = self._make_kprobes()
 
@@ -81,7 +82,8 @@ class Counter:
             self._host.run("\n".join(
                 f"cd {_TRACING}/events/umbra/{name} && echo 'hist:keys=common_type' > trigger"
                 for name in self._probes))
-        self._host.run("[ ! -e trace.log ] || : > trace.log")
+        # The log is never truncated: QEMU would go on at its old offset, behind a hole.
+        self._log_offset = int(self._host.run("stat -c %s trace.log 2>/dev/null").stdout or 0)
         self._host_log_offset = self._host_log_size()
 
     def stop(self) -> Counts:
@@ -96,7 +98,9 @@ class Counter:
             return {}
         totals: dict[str, int | None] = {field: 0 for _, field in self._events.values()}
         # `vtd_inv_desc_iotlb_pages domain 0x…`: the first word of a log line names the event.
-        done = self._host.run("awk '{n[$1]++} END {for (k in n) print n[k], k}' trace.log", timeout=120)
+        script = (f"tail -c +{self._log_offset + 1} trace.log | "
+                  "awk '{n[$1]++} END {for (k in n) print n[k], k}'")
+        done = self._host.run(script, timeout=120)
         if done.status != 0:
             return {field: None for field in totals}
         for count, name in re.findall(r"^\s*(\d+)\s+(\w+)\s*$", done.stdout, re.M):
