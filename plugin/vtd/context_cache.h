@@ -22,6 +22,7 @@
 #include <mutex>
 
 #include "plugin/vtd/context_tables.h"
+#include "plugin/vtd/spec/tables.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::vtd {
@@ -64,14 +65,39 @@ class ContextCache {
     static constexpr std::size_t kSlotsPerGroup = 256;
     static constexpr std::size_t kGroups = kSlots / kSlotsPerGroup;
 
-    // A word: table address in place (bits 51:12), domain-id in 63:52 and 11:8, levels - 2 in 7:6
-    // (0 in an empty slot), translation type in 5:4, FPD in 3, tag in 2:0.
-    static std::uint64_t pack(SourceId source, const ContextLookup& context);
-    static ContextLookup unpack(SourceId source, std::uint64_t word);
-    static DomainId domain_of(std::uint64_t word);
-    static std::size_t slot_of(SourceId source) { return source.value() & (kSlots - 1); }
-    static unsigned tag_of(SourceId source) { return source.value() >> kIndexBits; }
+    // What a slot holds; 0 if it is empty. The table's address stays in place (bits 51:12).
+    static constexpr unsigned kTagShift = 0;           // 3 bits
+    static constexpr unsigned kFaultDisableShift = 3;  // 1 bit
+    static constexpr unsigned kTypeShift = 4;          // 2 bits
+    static constexpr unsigned kLevelsShift = 6;        // 2 bits, levels - 2: never 0 if in use
+    static constexpr unsigned kDomainLowShift = 8;     // 4 bits
+    static constexpr unsigned kDomainHighShift = 52;   // 12 bits
+    static constexpr unsigned kDomainLowBits = 4;
 
+    static std::uint64_t pack(SourceId source, const ContextLookup& context);
+    static std::size_t slot_of(SourceId source) { return source.value() & (kSlots - 1); }
+    static std::uint64_t tag_of(SourceId source) { return source.value() >> kIndexBits; }
+
+    static DomainId domain_of(std::uint64_t word) {
+        const std::uint64_t low = (word >> kDomainLowShift) & ((1u << kDomainLowBits) - 1);
+        return DomainId{
+            static_cast<std::uint16_t>((word >> kDomainHighShift) << kDomainLowBits | low)};
+    }
+    static ContextLookup unpack(SourceId source, std::uint64_t word) {
+        ContextLookup context;
+        if (word == 0 || (word >> kTagShift & 7) != tag_of(source)) {
+            return context;
+        }
+        context.present = true;
+        context.fault_processing_disabled = (word >> kFaultDisableShift & 1) != 0;
+        context.type = static_cast<TranslationType>(word >> kTypeShift & 3);
+        context.domain = domain_of(word);
+        context.table = Gpa(word & spec::bits(51, 12));
+        context.levels = static_cast<unsigned>(word >> kLevelsShift & 3) + 2;
+        return context;
+    }
+
+    // Empties the used slots for which `covered(source, word)` holds, and counts an invalidation.
     template <class Predicate>
     void drop_if(Predicate covered);
 

@@ -47,7 +47,7 @@ struct InterruptResult {
     bool fault_processing_disabled = false;  // the fault is not to be recorded
 
     // Of the table entry, for a remappable message: what a fault record names (specification
-    // 11.4.15, FI). An index that is out of range by more than 16 bits is cut to 16.
+    // 11.4.15, FI). An index that handle and subhandle carry beyond 16 bits is cut to 16.
     std::uint16_t index = 0;
 
     friend constexpr bool operator==(const InterruptResult&, const InterruptResult&) = default;
@@ -67,7 +67,10 @@ class InterruptRemapper {
     // `memory` outlives the object.
     explicit InterruptRemapper(const GuestMemory& memory) : memory_(memory) {}
 
-    // Remaps the message of `source` while interrupt remapping is on. Reasons: all of 0x20 to 0x26.
+    // Remaps the message of `source` while interrupt remapping is on. An `address` outside the
+    // interrupt address range is treated as one with reserved bits set.
+    // Reasons: all of 0x20 to 0x26. A posted-format entry, a reserved delivery mode or a reserved
+    // source validation type counts as interrupt_entry_reserved.
     [[nodiscard]] InterruptResult remap(const InterruptTable& table, SourceId source,
                                         std::uint64_t address, std::uint32_t data) const;
 

@@ -87,8 +87,31 @@ class Iotlb {
         std::array<Entry, kEntriesPerSet> entries;
     };
 
+    // Which page of which domain, never 0: page address shifted to 63:28, domain-id in 27:12, level
+    // of the leaf in 3:1, bit 0 set.
+    static constexpr unsigned kPageShiftInTag = 28;
+    static constexpr unsigned kDomainShiftInTag = 12;
+    static constexpr unsigned kLevelShiftInTag = 1;
+    static std::uint64_t tag_for(DomainId domain, Iova iova, unsigned level);
+    static DomainId domain_of(std::uint64_t tag);
+    static IovaRange range_of(std::uint64_t tag);
+
+    [[nodiscard]] std::size_t set_for(DomainId domain, Iova iova, unsigned level) const;
+
+    static bool try_lock(Set& set);
+    static void lock(Set& set);
+    static void unlock(Set& set);
+
+    std::atomic<std::uint32_t>& population(DomainId domain);
+    template <class Predicate>
+    void drop_if(Set& set, Predicate covered);
+
     std::vector<Set> sets_;
     std::atomic<Generation> generation_{0};
+    // Entries held, by the low bits of the domain-id. Most invalidations on a machine whose devices
+    // are passed through concern domains that no emulated device uses; they end here.
+    static constexpr std::size_t kPopulations = 64;
+    std::array<std::atomic<std::uint32_t>, kPopulations> populations_{};
 };
 
 }  // namespace umbra::vtd

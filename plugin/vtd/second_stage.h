@@ -153,6 +153,9 @@ class SecondStage {
     [[nodiscard]] const EntryFormat& format() const { return format_; }
 
   private:
+    // Follows the table to a leaf. `ok` if one was reached and grants anything.
+    [[nodiscard]] WalkResult descend(Gpa table, unsigned levels, Iova iova) const;
+
     const GuestMemory& memory_;
     EntryFormat format_;
     bool zero_length_reads_;

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/vtd/context_cache.h"
+
+namespace umbra::vtd {
+
+ContextCache::ContextCache() : slots_(std::make_unique<Slots>()) {}
+
+std::uint64_t ContextCache::pack(SourceId source, const ContextLookup& context) {
+    const auto domain = static_cast<std::uint64_t>(context.domain);
+    return tag_of(source) << kTagShift |
+           std::uint64_t{context.fault_processing_disabled} << kFaultDisableShift |
+           static_cast<std::uint64_t>(context.type) << kTypeShift |
+           std::uint64_t{context.levels - 2} << kLevelsShift |
+           (domain & ((1u << kDomainLowBits) - 1)) << kDomainLowShift |
+           (domain >> kDomainLowBits) << kDomainHighShift | context.table.value();
+}
+
+void ContextCache::insert(SourceId source, const ContextLookup& context, Generation generation) {
+    if (!context.present) {
+        return;
+    }
+    const std::lock_guard guard(writers_);
+    if (generation_.load(std::memory_order_relaxed) != generation) {
+        return;
+    }
+    const std::size_t slot = slot_of(source);
+    used_groups_ |= std::uint32_t{1} << (slot / kSlotsPerGroup);
+    slots_->at(slot).store(pack(source, context), std::memory_order_release);
+}
+
+template <class Predicate>
+void ContextCache::drop_if(Predicate covered) {
+    const std::lock_guard guard(writers_);
+    generation_.fetch_add(1, std::memory_order_acq_rel);
+    for (std::size_t group = 0; group < kGroups; ++group) {
+        if ((used_groups_ >> group & 1) == 0) {
+            continue;
+        }
+        bool empty = true;
+        for (std::size_t slot = group * kSlotsPerGroup; slot < (group + 1) * kSlotsPerGroup;
+             ++slot) {
+            auto& word = (*slots_)[slot];
+            const std::uint64_t value = word.load(std::memory_order_relaxed);
+            if (value == 0) {
+                continue;
+            }
+            const SourceId source(
+                static_cast<std::uint16_t>((value >> kTagShift & 7) << kIndexBits | slot));
+            if (covered(source, value)) {
+                word.store(0, std::memory_order_release);
+            } else {
+                empty = false;
+            }
+        }
+        if (empty) {
+            used_groups_ &= ~(std::uint32_t{1} << group);
+        }
+    }
+}
+
+void ContextCache::invalidate_all() {
+    drop_if([](SourceId, std::uint64_t) { return true; });
+}
+
+void ContextCache::invalidate_domain(DomainId domain) {
+    drop_if([domain](SourceId, std::uint64_t word) { return domain_of(word) == domain; });
+}
+
+void ContextCache::invalidate_device(SourceId source, unsigned function_mask) {
+    // FM 1 ignores function bit 2, FM 2 bits 2:1, FM 3 bits 2:0.
+    const unsigned ignored = 7u & ~(7u >> function_mask);
+    drop_if([source, ignored](SourceId other, std::uint64_t) {
+        return ((source.value() ^ other.value()) & ~ignored) == 0;
+    });
+}
+
+}  // namespace umbra::vtd
