@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What all commands share: option parsing, the exit code, the one sentence on failure, clean ends."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+
+from umbra.errors import ExitCode, UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a usage error is one sentence and names --help."""
+
+    def __init__(self, **settings):
+        settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        settings.setdefault("allow_abbrev", False)
+        super().__init__(**settings)
+
+    def error(self, message: str):
+        self.exit(ExitCode.USAGE, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--offline", action="store_true",
+                        help="never touch the network; say what is missing")
+    parser.add_argument("--update", action="store_true",
+                        help="ask the archive for a newer source version (default: keep the built one)")
+
+
+def _end_as_interrupted(_signal, _frame):
+    raise KeyboardInterrupt
+
+
+def run(main: Callable[[], int | None], name: str) -> None:
+    """Runs a command's main function and ends the process with its exit code."""
+    signal.signal(signal.SIGTERM, _end_as_interrupted)
+    signal.signal(signal.SIGHUP, _end_as_interrupted)
+    try:
+        code = main() or ExitCode.PASS
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        code = error.code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted.", file=sys.stderr)
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = ExitCode.ENVIRONMENT
+    except OSError as error:
+        print(f"{name}: {error.strerror or error}: {error.filename or 'no file named'}.", file=sys.stderr)
+        code = ExitCode.ENVIRONMENT
+    sys.exit(int(code))

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Sources and packages from Debian's archive, without touching the machine's own APT set-up.
+
+Where the archive is, and which key signs it, is read from that set-up; suites that it does not name (a newer Debian's
+sources) are looked up through a private APT configuration with its own package lists in the cache. APT checks the
+signatures and hashes, so a broken download never becomes a source tree. No root is needed.
+"""
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from umbra import cache, progress
+from umbra.errors import ExitCode, UserError
+
+APT_FOLDER = Path("/etc/apt")
+_FALLBACK_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One archive that the machine's APT configuration names."""
+    uri: str
+    suites: tuple[str, ...]
+    components: tuple[str, ...]
+    signed_by: str
+
+
+class NotAvailable(Exception):
+    """A candidate is not in the archive, or is listed but cannot be fetched. Another one may be."""
+
+
+def codename() -> str:
+    """This Debian's name, such as `bookworm`."""
+    try:
+        text = Path("/etc/os-release").read_text()
+    except OSError:
+        text = ""
+    match = re.search(r'^VERSION_CODENAME="?([a-z]+)"?$', text, re.MULTILINE)
+    if not match:
+        raise UserError(ExitCode.ENVIRONMENT, "/etc/os-release does not name a Debian release.",
+                        "Debian 12 or 13 is needed.")
+    return match[1]
+
+
+def parse_deb822(text: str) -> list[Entry]:
+    """Entries of a `.sources` file."""
+    entries = []
+    for stanza in re.split(r"\n\s*\n", text):
+        fields: dict[str, str] = {}
+        name = ""
+        for line in stanza.splitlines():
+            if line.startswith("#"):
+                continue
+            if line[:1].isspace():
+                fields[name] = fields.get(name, "") + "\n" + line.strip()
+            elif ":" in line:
+                name, value = line.split(":", 1)
+                name = name.strip().lower()
+                fields[name] = value.strip()
+        if fields.get("enabled", "yes").lower() in ("no", "false", "off", "0", "without", "disable"):
+            continue
+        if "deb" not in fields.get("types", "").split():
+            continue
+        signed_by = fields.get("signed-by", "")
+        for uri in fields.get("uris", "").split():
+            entries.append(Entry(uri, tuple(fields.get("suites", "").split()),
+                                 tuple(fields.get("components", "").split()), signed_by))
+    return entries
+
+
+def parse_one_line(text: str) -> list[Entry]:
+    """Entries of a `.list` file."""
+    entries = []
+    for line in text.splitlines():
+        match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)((?:\s+[^\s#]+)*)", line)
+        if match:
+            options = dict(option.split("=", 1) for option in (match[1] or "").split() if "=" in option)
+            entries.append(Entry(match[2], (match[3],), tuple(match[4].split()), options.get("signed-by", "")))
+    return entries
+
+
+def machine_entries() -> list[Entry]:
+    entries = []
+    for path in [APT_FOLDER / "sources.list", *sorted((APT_FOLDER / "sources.list.d").glob("*"))]:
+        try:
+            if path.suffix == ".sources":
+                entries += parse_deb822(path.read_text())
+            elif path.suffix == ".list":
+                entries += parse_one_line(path.read_text())
+        except OSError:
+            continue
+    return entries
+
+
+def archive_for(suite: str) -> Entry:
+    """The machine's archive that has, or can have, `suite` of Debian.
+
+    A security suite comes from the archive that serves the machine's own security suite; every other one from the
+    archive of its main suite.
+    """
+    release = codename()
+    security = suite.endswith("-security")
+    own = f"{release}-security" if security else release
+    own_aliases = {own, "oldstable-security", "stable-security"} if security else {own, "oldstable", "stable"}
+    for entry in machine_entries():
+        if own_aliases & set(entry.suites) and "main" in entry.components:
+            return entry
+    raise UserError(ExitCode.ENVIRONMENT, f"APT's configuration names no archive with the suite {own}, component main.",
+                    f"Add one to {APT_FOLDER}, or give the source yourself (QEMU_SOURCE, build-kernel --source).")
+
+
+class Suite:
+    """Package lists of one suite, in the cache. `kind`: deb or deb-src."""
+
+    def __init__(self, suite: str, kind: str):
+        self.name = suite
+        self._kind = kind
+        self._folder = cache.root() / "apt" / f"{suite}-{kind}"
+
+    def _options(self) -> list[str]:
+        folder = self._folder
+        settings = {
+            "Dir::Etc::SourceList": "/dev/null",
+            "Dir::Etc::SourceParts": f"{folder}/parts",
+            "Dir::Etc::PreferencesParts": "/dev/null",
+            "Dir::Etc::Preferences": "/dev/null",
+            "Dir::State::Lists": f"{folder}/lists",
+            "Dir::Cache": f"{folder}/cache",
+            "APT::Sandbox::User": "root",
+            "APT::Get::AllowUnauthenticated": "false",
+            "Acquire::Languages": "none",
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled": "false",
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
+            "Acquire::Retries": "3",
+        }
+        return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+
+    def update(self, log: Path) -> None:
+        """Fetches the lists. Raises NotAvailable if the archive does not have the suite."""
+        entry = archive_for(self.name)
+        for part in ("parts", "lists/partial", "cache/archives/partial"):
+            (self._folder / part).mkdir(parents=True, exist_ok=True)
+        signed_by = entry.signed_by or (_FALLBACK_KEYRING if os.path.exists(_FALLBACK_KEYRING) else "")
+        lines = [f"Types: {self._kind}", f"URIs: {entry.uri}", f"Suites: {self.name}", "Components: main"]
+        if signed_by:
+            lines.append("Signed-By:" + "".join("\n " + (line or ".") for line in signed_by.splitlines())
+                         if "\n" in signed_by else f"Signed-By: {signed_by}")
+        cache.write_atomically(self._folder / "parts" / "umbra.sources", "\n".join(lines) + "\n")
+        try:
+            progress.run(f"Reading the archive's list of {self.name}",
+                         ["apt-get", *self._options(), "-o", "APT::Update::Error-Mode=any", "update"], log)
+        except progress.StepFailed as error:
+            raise NotAvailable(f"the list of {self.name} cannot be fetched (log: {error.log})") from None
+
+    def versions(self, package: str) -> list[str]:
+        """Versions that the suite lists, newest first."""
+        if self._kind == "deb-src":
+            command = ["apt-cache", *self._options(), "showsrc", "--only-source", package]
+        else:
+            command = ["apt-cache", *self._options(), "show", "--no-all-versions", package]
+        reply = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        found = re.findall(r"^Version: (\S+)$", reply, re.MULTILINE)
+        return sorted(set(found), key=version_order, reverse=True)
+
+    def fetch_source(self, package: str, version: str, into: Path, log: Path) -> Path:
+        """Downloads a source package into a folder and returns its .dsc."""
+        try:
+            progress.run(f"Downloading the source of {package} {version}",
+                         ["apt-get", *self._options(), "source", "--download-only", "--only-source",
+                          f"{package}={version}"], log, cwd=into)
+        except progress.StepFailed as error:
+            raise NotAvailable(_why_not(f"{package} {version}", self.name, error)) from None
+        return next(into.glob("*.dsc"))
+
+    def fetch_package(self, package: str, version: str, into: Path, log: Path) -> Path:
+        """Downloads a binary package into a folder and returns the .deb."""
+        try:
+            progress.run(f"Downloading {package} {version}",
+                         ["apt-get", *self._options(), "download", f"{package}={version}"], log, cwd=into)
+        except progress.StepFailed as error:
+            raise NotAvailable(_why_not(f"{package} {version}", self.name, error)) from None
+        return next(into.glob("*.deb"))
+
+
+def _why_not(what: str, suite: str, error: progress.StepFailed) -> str:
+    if re.search(r"\b404\b", error.output):
+        return f"{what} is listed in {suite} but cannot be fetched (404: the archive has moved on)"
+    if re.search(r"[Hh]ash [Ss]um mismatch|unexpected size", error.output):
+        return f"the download of {what} is broken (its hash differs from the signed one)"
+    return f"{what} cannot be fetched from {suite} (log: {error.log})"
+
+
+def upstream_version(version: str) -> str:
+    """`1:10.0.13+ds-0+deb13u1` -> `10.0.13`."""
+    return re.split(r"[+~-]", version.split(":")[-1])[0]
+
+
+def matches(version: str, wanted: str) -> bool:
+    """True if the upstream version is `wanted`, or a release of the branch that `wanted` names."""
+    upstream = upstream_version(version)
+    return upstream == wanted or upstream.startswith(wanted + ".")
+
+
+def version_order(version: str) -> tuple:
+    """Sort key; enough for versions of one package: numbers by value, `~` before anything."""
+    return tuple((1, int(part)) if part.isdigit() else (0 if part == "~" else 2, part)
+                 for part in re.findall(r"\d+|~|[^\d~]+", version))
+
+
+def fetch(package: str, wanted: Iterable[str], suites: Iterable[str], kind: str, log: Path,
+          use: Callable[[Suite, str], Path]) -> tuple[str, Path]:
+    """Tries suites, and in each the wanted versions, until one can be had.
+
+    `use(suite, version)` downloads; it may raise NotAvailable. Returns the version and what `use` returned. Each
+    candidate that fails is told to the user.
+    """
+    if not shutil.which("apt-get"):
+        raise UserError(ExitCode.ENVIRONMENT, "There is no apt-get: this is not Debian.", "Debian 12 or 13 is needed.")
+    reasons = []
+    for name in suites:
+        suite = Suite(name, kind)
+        try:
+            suite.update(log)
+            candidates = [version for want in wanted for version in suite.versions(package) if matches(version, want)]
+            if not candidates:
+                raise NotAvailable(f"{name} has no {package} {' or '.join(wanted)}")
+            return candidates[0], use(suite, candidates[0])
+        except NotAvailable as error:
+            reasons.append(str(error))
+            progress.say(f"{package}: {error}; trying the next candidate")
+    raise UserError(ExitCode.ENVIRONMENT, f"No usable {package} {' or '.join(wanted)} in Debian's archive: "
+                    f"{'; '.join(reasons)}.", "Is the network up? The source can also be given: see --help.")
