@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The shadow of one unit: it knows the devices, keeps one AddressSpace for each guest domain that
+// has a device with a host mapper, and turns the guest's invalidations into syncs of the spaces
+// concerned, and only of those.
+//
+// Which domain a device belongs to is re-read from the guest's root and context entries when the
+// guest invalidates its context cache, and compared with what was known: a device whose context
+// did not change is not touched. A domain is identified by domain-id, top-level table and number of
+// levels; all its devices share one mirror, and one walk serves all.
+//
+// Work is put off within a batch of invalidations: page-selective ones that touch each other become
+// one sync. It is done at the latest in barrier(), before the guest can see a wait descriptor
+// complete.
+//
+// Threading: everything from one thread at a time (QEMU: with the big lock held).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "plugin/shadow/clock.h"
+#include "plugin/shadow/device.h"
+#include "plugin/shadow/events.h"
+#include "plugin/shadow/options.h"
+#include "plugin/shadow/ram_map.h"
+#include "plugin/shadow/verify.h"
+#include "plugin/telemetry/shadow_counters.h"
+#include "plugin/vtd/guest_memory.h"
+#include "plugin/vtd/ports.h"
+#include "plugin/vtd/second_stage.h"
+
+namespace umbra::shadow {
+
+class Manager final : public vtd::InvalidationObserver {
+  public:
+    // All of them outlive the manager.
+    struct Ports {
+        const GuestMemory& memory;
+        const RamMap& ram;
+        const ContextSource& contexts;
+        Events& events;
+        const Clock& clock;
+    };
+
+    // `format` is that of the unit's second-stage entries. Translation counts as off until
+    // translation_changed(true).
+    Manager(const Options& options, vtd::EntryFormat format, Ports ports);
+    // Removes every device.
+    ~Manager() override;
+    Manager(const Manager&) = delete;
+    Manager& operator=(const Manager&) = delete;
+
+    // ---- Devices ----
+
+    // The device is put into the mode and domain that the guest's tables give it, and what its
+    // domain maps is mapped. `device` stays the caller's and outlives its stay here. Adding one
+    // that is there does nothing.
+    void add_device(Device& device);
+    // Everything that was mapped for it is unmapped; its set_mode is not called. Removing one that
+    // is not there does nothing.
+    void remove_device(Device& device);
+    // The device's host mapper holds nothing any more, or has new listeners behind it: everything
+    // that its domain maps is mapped again. What the guest has changed without invalidating it
+    // stays as it was invalidated last.
+    void replay(Device& device);
+
+    // ---- vtd::InvalidationObserver ----
+
+    void context_global() override;
+    void context_domain(DomainId domain) override;
+    void context_device(DomainId domain, SourceId source, unsigned function_mask) override;
+    void iotlb_global() override;
+    void iotlb_domain(DomainId domain) override;
+    void iotlb_pages(DomainId domain, Iova address, unsigned address_mask, bool leaf_only) override;
+    void device_tlb(SourceId source, IovaRange range) override;
+    void interrupt_entries_global() override;
+    void interrupt_entries(std::uint16_t first_index, unsigned index_mask) override;
+    void translation_changed(bool enabled) override;
+    void interrupt_remapping_changed(bool enabled) override;
+    void batch_begin() override;
+    void barrier() override;
+    void batch_end() override;
+
+    // ---- Work in slices ----
+
+    // Does work that was put off, for about `budget_ns` and never much longer, and returns whether
+    // all is done. barrier() calls it until it is. A caller that can let the guest wait (by not
+    // completing its wait descriptor yet) calls it itself with Options::slice_ns in between.
+    [[nodiscard]] bool run(std::uint64_t budget_ns);
+
+    // ---- Looking at it ----
+
+    // Compares guest tables with what is mapped on the host. Bounded by the budgets, not by time:
+    // some milliseconds for 65,536 pages.
+    [[nodiscard]] Verification verify() const;
+
+    [[nodiscard]] const telemetry::UnitShadowCounters& counters() const;
+    // Counts and histograms to zero; values "as of now" stay.
+    void clear_counters();
+
+    struct DomainView {
+        DomainId domain;
+        Gpa root;
+        unsigned levels;
+        std::size_t devices;
+        const telemetry::DomainShadowCounters& counters;
+    };
+    struct DeviceView {
+        SourceId source;
+        DeviceContext context;
+        bool has_mapper;
+        const telemetry::DeviceShadowCounters& counters;
+    };
+    void visit_domains(const std::function<void(const DomainView&)>& visit) const;
+    void visit_devices(const std::function<void(const DeviceView&)>& visit) const;
+
+  private:
+    class Implementation;
+    std::unique_ptr<Implementation> implementation_;
+};
+
+}  // namespace umbra::shadow

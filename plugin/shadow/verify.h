@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// An independent check of the shadow: the guest's tables, walked again entry by entry, beside what
+// is mapped on the host. What the guest has changed but not yet invalidated is a pending
+// difference, and no error.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "plugin/shadow/host_mapper.h"
+#include "plugin/vtd/types.h"
+
+namespace umbra::shadow {
+
+// One stretch of IOVAs where guest and host disagree in the same way.
+struct Difference {
+    enum class Kind : std::uint8_t {
+        pending,  // the host has what the guest last invalidated to; the guest has changed it since
+        error,    // the host has something else (a failed map or unmap, or a fault of the shadow)
+    };
+    Kind kind = Kind::error;
+    DomainId domain{};
+    SourceId source;  // the device whose host mappings differ
+    // `expected` is what the guest's tables say now, `actual` what the host has. Both cover the
+    // same IOVAs; access none means nothing is mapped there.
+    HostMapping expected;
+    HostMapping actual;
+
+    // "domain 3, device 00:04.0, iova 0x…-0x…: expected …, actual … (pending)"
+    [[nodiscard]] std::string to_string() const;
+};
+
+struct Verification {
+    static constexpr std::size_t kListed = 1000;
+
+    std::uint64_t domains = 0;
+    std::uint64_t devices = 0;
+    std::uint64_t pages_checked = 0;  // 4 KiB pages that the guest's tables or the host map
+    std::uint64_t errors = 0;         // stretches
+    std::uint64_t pending = 0;
+    // False if some guest tables exceed the budgets and were not walked to the end.
+    bool complete = true;
+    // The first kListed differences, errors before pending ones within a device.
+    std::vector<Difference> differences;
+
+    [[nodiscard]] bool clean() const { return errors == 0; }
+};
+
+}  // namespace umbra::shadow
