@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Listening to a DMA address space as VFIO does: a memory listener over the whole space, IOMMU
+ * notifiers for maps and unmaps on every IOMMU region in it, with replay of what is mapped at the
+ * time. What arrives is counted and, with `rules`, applied to a model of a VFIO container.
+ *
+ * Every function is called with QEMU's big lock held.
+ */
+#ifndef UMBRA_PLUGIN_PROBE_LISTENER_H
+#define UMBRA_PLUGIN_PROBE_LISTENER_H
+
+#include "plugin/qemu/compat.h"
+
+#include "plugin/probe/mapping_model.h"
+
+struct UmbraProbeCounters {
+    uint64_t maps;
+    uint64_t unmaps;
+    uint64_t mapped_bytes;
+    uint64_t unmapped_bytes;
+    uint64_t ram_maps;
+    uint64_t ram_unmaps;
+    uint64_t region_adds;
+    uint64_t region_dels;
+    uint64_t refused_overlap;
+    uint64_t refused_bisect;
+    uint64_t refused_limit;
+    uint64_t refused_target;
+    uint64_t empty_unmaps;
+    uint64_t live_peak;
+};
+
+struct UmbraProbeRegion;
+
+struct UmbraProbeListener {
+    bool on;
+    bool rules; /* changed only while off */
+    uint64_t entry_limit;
+    struct UmbraProbeCounters counters;
+    struct UmbraMappingModel* model; /* not NULL while on with rules */
+    MemoryListener memory_listener;
+    QLIST_HEAD(, UmbraProbeRegion) regions;
+    Error* start_error; /* the first refusal while starting */
+    bool starting;
+};
+
+void umbra_probe_listener_init(struct UmbraProbeListener* listener, uint64_t entry_limit);
+void umbra_probe_listener_destroy(struct UmbraProbeListener* listener);
+
+/* False, with an error and without listening, if an IOMMU refuses the notifier (caching mode off,
+ * for example). */
+bool umbra_probe_listener_start(struct UmbraProbeListener* listener, AddressSpace* space,
+                                Error** errp);
+/* Nothing if it is not listening. */
+void umbra_probe_listener_stop(struct UmbraProbeListener* listener);
+
+/* Zeroes the counters; the peak becomes the present number of mappings. */
+void umbra_probe_listener_clear(struct UmbraProbeListener* listener);
+
+/* 0 without rules. */
+uint64_t umbra_probe_listener_live(const struct UmbraProbeListener* listener);
+uint64_t umbra_probe_listener_live_bytes(const struct UmbraProbeListener* listener);
+size_t umbra_probe_listener_read(const struct UmbraProbeListener* listener, uint64_t from,
+                                 struct UmbraMapping* into, size_t room);
+
+#endif /* UMBRA_PLUGIN_PROBE_LISTENER_H */

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The PCI function: its registers, DMA, MSIs and the doorbell. Listening is in listener.c.
+ *
+ * Everything here runs with QEMU's big lock held. Work that a guest can ask for in one register
+ * write is bounded: 64 MiB of DMA, or 10 s of doorbell writes.
+ */
+#include "plugin/qemu/compat.h"
+
+#include "plugin/probe/listener.h"
+#include "plugin/probe/probe.h"
+#include "plugin/probe/registers.h"
+
+#include "hw/pci/msi.h"
+#include "hw/pci/pci_device.h"
+#include "hw/qdev-properties.h"
+#include "migration/vmstate.h"
+#include "qapi/error.h"
+#include "qemu/bswap.h"
+#include "qemu/timer.h"
+#include "qemu/units.h"
+
+#define DMA_LENGTH_MAX (64 * MiB)
+#define DOORBELL_COUNT_MAX 65536
+#define DOORBELL_BUDGET_NS (10 * NANOSECONDS_PER_SECOND)
+#define DOORBELL_SAMPLES (UMBRA_PROBE_WINDOW_SIZE / sizeof(uint64_t))
+
+/* VFIO type1's dma_entry_limit default, and the most that a probe may be told to keep. */
+#define ENTRY_LIMIT_DEFAULT 65535
+#define ENTRY_LIMIT_MAX (4 * MiB)
+
+OBJECT_DECLARE_SIMPLE_TYPE(UmbraProbe, UMBRA_PROBE)
+
+struct UmbraProbe {
+    PCIDevice parent_obj;
+
+    MemoryRegion bar;
+    uint8_t window[UMBRA_PROBE_WINDOW_SIZE];
+
+    uint64_t dma_iova;
+    uint64_t dma_length;
+    uint64_t dma_pattern;
+    uint64_t dma_status;
+    uint64_t dma_done;
+
+    uint64_t doorbell_address;
+    uint64_t doorbell_width;
+    uint64_t doorbell_value;
+    uint64_t doorbell_step;
+    uint64_t doorbell_wrap;
+    uint64_t doorbell_done;
+    uint64_t doorbell_failed;
+    uint64_t doorbell_ns;
+    uint64_t doorbell_ns_min;
+    uint64_t doorbell_ns_max;
+
+    struct UmbraProbeListener listener;
+    uint64_t live_read_count;
+
+    bool listen_property;
+    bool rules_property;
+    uint32_t entry_limit_property;
+};
+
+static MemTxResult transfer_piece(UmbraProbe* probe, uint64_t iova, void* buffer, uint64_t length,
+                                  DMADirection direction) {
+    PCIDevice* pci = PCI_DEVICE(probe);
+    const MemTxAttrs attrs = {.requester_id = pci_requester_id(pci)};
+
+    return pci_dma_rw(pci, iova, buffer, length, direction, attrs);
+}
+
+static void fill_pattern(uint8_t* buffer, size_t length, uint64_t pattern) {
+    uint8_t bytes[sizeof(pattern)];
+
+    stq_le_p(bytes, pattern);
+    for (size_t i = 0; i < length; i++) {
+        buffer[i] = bytes[i % sizeof(bytes)];
+    }
+}
+
+/* FILL and CHECK: pieces that end at 4 KiB boundaries of the IOVA, so that each lies in one page.
+ */
+static void run_pattern(UmbraProbe* probe, bool check) {
+    uint8_t expected[UMBRA_PROBE_WINDOW_SIZE + sizeof(uint64_t)];
+    uint8_t actual[UMBRA_PROBE_WINDOW_SIZE];
+
+    fill_pattern(expected, sizeof(expected), probe->dma_pattern);
+    while (probe->dma_done < probe->dma_length) {
+        const uint64_t iova = probe->dma_iova + probe->dma_done;
+        const uint64_t to_boundary = UMBRA_PROBE_WINDOW_SIZE - iova % UMBRA_PROBE_WINDOW_SIZE;
+        const uint64_t piece = MIN(to_boundary, probe->dma_length - probe->dma_done);
+        uint8_t* pattern = expected + probe->dma_done % sizeof(uint64_t);
+        MemTxResult result;
+
+        if (check) {
+            result = transfer_piece(probe, iova, actual, piece, DMA_DIRECTION_TO_DEVICE);
+        } else {
+            result = transfer_piece(probe, iova, pattern, piece, DMA_DIRECTION_FROM_DEVICE);
+        }
+        if (result != MEMTX_OK) {
+            probe->dma_status = UMBRA_PROBE_DMA_STATUS_FAULT;
+            return;
+        }
+        if (check && memcmp(actual, pattern, piece) != 0) {
+            probe->dma_status = UMBRA_PROBE_DMA_STATUS_MISMATCH;
+            return;
+        }
+        probe->dma_done += piece;
+    }
+    probe->dma_status = UMBRA_PROBE_DMA_STATUS_OK;
+}
+
+static void run_window(UmbraProbe* probe, DMADirection direction) {
+    if (transfer_piece(probe, probe->dma_iova, probe->window, probe->dma_length, direction) !=
+        MEMTX_OK) {
+        probe->dma_status = UMBRA_PROBE_DMA_STATUS_FAULT;
+        return;
+    }
+    probe->dma_done = probe->dma_length;
+    probe->dma_status = UMBRA_PROBE_DMA_STATUS_OK;
+}
+
+static void run_dma(UmbraProbe* probe, uint64_t command) {
+    const bool pattern =
+        command == UMBRA_PROBE_DMA_COMMAND_FILL || command == UMBRA_PROBE_DMA_COMMAND_CHECK;
+    const uint64_t length_max = pattern ? DMA_LENGTH_MAX : UMBRA_PROBE_WINDOW_SIZE;
+
+    probe->dma_done = 0;
+    probe->dma_status = UMBRA_PROBE_DMA_STATUS_REFUSED;
+    if (probe->dma_length == 0 || probe->dma_length > length_max) {
+        return;
+    }
+    switch (command) {
+        case UMBRA_PROBE_DMA_COMMAND_READ:
+            run_window(probe, DMA_DIRECTION_TO_DEVICE);
+            break;
+        case UMBRA_PROBE_DMA_COMMAND_WRITE:
+            run_window(probe, DMA_DIRECTION_FROM_DEVICE);
+            break;
+        case UMBRA_PROBE_DMA_COMMAND_FILL:
+            run_pattern(probe, false);
+            break;
+        case UMBRA_PROBE_DMA_COMMAND_CHECK:
+            run_pattern(probe, true);
+            break;
+        default:
+            break;
+    }
+}
+
+static void trigger_msi(UmbraProbe* probe, uint64_t vector) {
+    PCIDevice* pci = PCI_DEVICE(probe);
+
+    if (msi_enabled(pci) && vector < msi_nr_vectors_allocated(pci)) {
+        msi_notify(pci, (unsigned int)vector);
+    }
+}
+
+static void ring_doorbell(UmbraProbe* probe, uint64_t count) {
+    uint8_t bytes[sizeof(uint64_t)];
+
+    probe->doorbell_done = 0;
+    probe->doorbell_failed = 0;
+    probe->doorbell_ns = 0;
+    probe->doorbell_ns_min = 0;
+    probe->doorbell_ns_max = 0;
+    if (probe->doorbell_width != 4 && probe->doorbell_width != 8) {
+        return;
+    }
+    count = MIN(count, DOORBELL_COUNT_MAX);
+    while (probe->doorbell_done < count && probe->doorbell_ns < DOORBELL_BUDGET_NS) {
+        uint64_t elapsed;
+        int64_t start;
+        MemTxResult result;
+
+        stq_le_p(bytes, probe->doorbell_value);
+        start = get_clock();
+        result = address_space_write(&address_space_memory, probe->doorbell_address,
+                                     MEMTXATTRS_UNSPECIFIED, bytes, probe->doorbell_width);
+        elapsed = (uint64_t)(get_clock() - start);
+
+        if (probe->doorbell_done < DOORBELL_SAMPLES) {
+            stq_le_p(probe->window + probe->doorbell_done * sizeof(uint64_t), elapsed);
+        }
+        if (probe->doorbell_done == 0 || elapsed < probe->doorbell_ns_min) {
+            probe->doorbell_ns_min = elapsed;
+        }
+        probe->doorbell_ns_max = MAX(probe->doorbell_ns_max, elapsed);
+        probe->doorbell_ns += elapsed;
+        probe->doorbell_failed += result != MEMTX_OK;
+        probe->doorbell_done++;
+        probe->doorbell_value += probe->doorbell_step;
+        if (probe->doorbell_wrap != 0) {
+            probe->doorbell_value %= probe->doorbell_wrap;
+        }
+    }
+}
+
+static void read_live(UmbraProbe* probe, uint64_t from) {
+    struct UmbraMapping mappings[UMBRA_PROBE_WINDOW_SIZE / sizeof(struct UmbraProbeMapping)];
+    const size_t count =
+        umbra_probe_listener_read(&probe->listener, from, mappings, ARRAY_SIZE(mappings));
+
+    for (size_t i = 0; i < count; i++) {
+        uint8_t* record = probe->window + i * sizeof(struct UmbraProbeMapping);
+
+        stq_le_p(record + offsetof(struct UmbraProbeMapping, iova), mappings[i].first);
+        stq_le_p(record + offsetof(struct UmbraProbeMapping, last), mappings[i].last);
+        stq_le_p(record + offsetof(struct UmbraProbeMapping, target), mappings[i].target);
+        stq_le_p(record + offsetof(struct UmbraProbeMapping, flags), mappings[i].flags);
+    }
+    probe->live_read_count = count;
+}
+
+static AddressSpace* listened_space(UmbraProbe* probe) {
+    return pci_device_iommu_address_space(PCI_DEVICE(probe));
+}
+
+static void set_listen(UmbraProbe* probe, uint64_t bits) {
+    struct UmbraProbeListener* listener = &probe->listener;
+    const bool on = bits & UMBRA_PROBE_LISTEN_ON;
+    Error* error = NULL;
+
+    if (on == listener->on) {
+        if (!on) {
+            listener->rules = bits & UMBRA_PROBE_LISTEN_RULES;
+        }
+        return;
+    }
+    if (!on) {
+        umbra_probe_listener_stop(listener);
+        listener->rules = bits & UMBRA_PROBE_LISTEN_RULES;
+        return;
+    }
+    listener->rules = bits & UMBRA_PROBE_LISTEN_RULES;
+    if (!umbra_probe_listener_start(listener, listened_space(probe), &error)) {
+        warn_report_err(error);
+    }
+}
+
+static uint64_t read_register(UmbraProbe* probe, hwaddr offset) {
+    const struct UmbraProbeListener* listener = &probe->listener;
+
+    switch (offset) {
+        case UMBRA_PROBE_ID:
+            return UMBRA_PROBE_ID_VALUE;
+        case UMBRA_PROBE_VERSION:
+            return UMBRA_PROBE_VERSION_VALUE;
+        case UMBRA_PROBE_DMA_IOVA:
+            return probe->dma_iova;
+        case UMBRA_PROBE_DMA_LENGTH:
+            return probe->dma_length;
+        case UMBRA_PROBE_DMA_PATTERN:
+            return probe->dma_pattern;
+        case UMBRA_PROBE_DMA_STATUS:
+            return probe->dma_status;
+        case UMBRA_PROBE_DMA_DONE:
+            return probe->dma_done;
+        case UMBRA_PROBE_LISTEN:
+            return (listener->on ? UMBRA_PROBE_LISTEN_ON : 0) |
+                   (listener->rules ? UMBRA_PROBE_LISTEN_RULES : 0);
+        case UMBRA_PROBE_LISTEN_MAPS:
+            return listener->counters.maps;
+        case UMBRA_PROBE_LISTEN_UNMAPS:
+            return listener->counters.unmaps;
+        case UMBRA_PROBE_LISTEN_MAPPED_BYTES:
+            return listener->counters.mapped_bytes;
+        case UMBRA_PROBE_LISTEN_UNMAPPED_BYTES:
+            return listener->counters.unmapped_bytes;
+        case UMBRA_PROBE_LISTEN_RAM_MAPS:
+            return listener->counters.ram_maps;
+        case UMBRA_PROBE_LISTEN_RAM_UNMAPS:
+            return listener->counters.ram_unmaps;
+        case UMBRA_PROBE_LISTEN_REGION_ADDS:
+            return listener->counters.region_adds;
+        case UMBRA_PROBE_LISTEN_REGION_DELS:
+            return listener->counters.region_dels;
+        case UMBRA_PROBE_REFUSED_OVERLAP:
+            return listener->counters.refused_overlap;
+        case UMBRA_PROBE_REFUSED_BISECT:
+            return listener->counters.refused_bisect;
+        case UMBRA_PROBE_REFUSED_LIMIT:
+            return listener->counters.refused_limit;
+        case UMBRA_PROBE_REFUSED_TARGET:
+            return listener->counters.refused_target;
+        case UMBRA_PROBE_EMPTY_UNMAPS:
+            return listener->counters.empty_unmaps;
+        case UMBRA_PROBE_LIVE_MAPPINGS:
+            return umbra_probe_listener_live(listener);
+        case UMBRA_PROBE_LIVE_BYTES:
+            return umbra_probe_listener_live_bytes(listener);
+        case UMBRA_PROBE_LIVE_PEAK:
+            return listener->counters.live_peak;
+        case UMBRA_PROBE_LIVE_READ_COUNT:
+            return probe->live_read_count;
+        case UMBRA_PROBE_CLOCK:
+            return (uint64_t)get_clock();
+        case UMBRA_PROBE_DOORBELL_ADDRESS:
+            return probe->doorbell_address;
+        case UMBRA_PROBE_DOORBELL_WIDTH:
+            return probe->doorbell_width;
+        case UMBRA_PROBE_DOORBELL_VALUE:
+            return probe->doorbell_value;
+        case UMBRA_PROBE_DOORBELL_STEP:
+            return probe->doorbell_step;
+        case UMBRA_PROBE_DOORBELL_WRAP:
+            return probe->doorbell_wrap;
+        case UMBRA_PROBE_DOORBELL_DONE:
+            return probe->doorbell_done;
+        case UMBRA_PROBE_DOORBELL_FAILED:
+            return probe->doorbell_failed;
+        case UMBRA_PROBE_DOORBELL_NS:
+            return probe->doorbell_ns;
+        case UMBRA_PROBE_DOORBELL_NS_MIN:
+            return probe->doorbell_ns_min;
+        case UMBRA_PROBE_DOORBELL_NS_MAX:
+            return probe->doorbell_ns_max;
+        default:
+            return 0;
+    }
+}
+
+/* The storage of a register that keeps what is written to it, or NULL. */
+static uint64_t* plain_register(UmbraProbe* probe, hwaddr offset) {
+    switch (offset) {
+        case UMBRA_PROBE_DMA_IOVA:
+            return &probe->dma_iova;
+        case UMBRA_PROBE_DMA_LENGTH:
+            return &probe->dma_length;
+        case UMBRA_PROBE_DMA_PATTERN:
+            return &probe->dma_pattern;
+        case UMBRA_PROBE_DOORBELL_ADDRESS:
+            return &probe->doorbell_address;
+        case UMBRA_PROBE_DOORBELL_WIDTH:
+            return &probe->doorbell_width;
+        case UMBRA_PROBE_DOORBELL_VALUE:
+            return &probe->doorbell_value;
+        case UMBRA_PROBE_DOORBELL_STEP:
+            return &probe->doorbell_step;
+        case UMBRA_PROBE_DOORBELL_WRAP:
+            return &probe->doorbell_wrap;
+        default:
+            return NULL;
+    }
+}
+
+static void run_command(UmbraProbe* probe, hwaddr offset, uint64_t value) {
+    switch (offset) {
+        case UMBRA_PROBE_DMA_COMMAND:
+            run_dma(probe, value);
+            break;
+        case UMBRA_PROBE_MSI_TRIGGER:
+            trigger_msi(probe, value);
+            break;
+        case UMBRA_PROBE_LISTEN:
+            set_listen(probe, value);
+            break;
+        case UMBRA_PROBE_LISTEN_CLEAR:
+            umbra_probe_listener_clear(&probe->listener);
+            break;
+        case UMBRA_PROBE_LIVE_READ:
+            read_live(probe, value);
+            break;
+        case UMBRA_PROBE_DOORBELL_RING:
+            ring_doorbell(probe, value);
+            break;
+        default:
+            break;
+    }
+}
+
+static uint64_t bar_read(void* opaque, hwaddr offset, unsigned size) {
+    UmbraProbe* probe = opaque;
+    uint64_t value;
+
+    if (offset >= UMBRA_PROBE_WINDOW) {
+        return ldn_le_p(probe->window + (offset - UMBRA_PROBE_WINDOW), (int)size);
+    }
+    value = read_register(probe, QEMU_ALIGN_DOWN(offset, 8));
+    return size == 8 ? value : extract64(value, (int)(offset % 8) * 8, 32);
+}
+
+static void bar_write(void* opaque, hwaddr offset, uint64_t value, unsigned size) {
+    UmbraProbe* probe = opaque;
+    uint64_t* storage;
+
+    if (offset >= UMBRA_PROBE_WINDOW) {
+        stn_le_p(probe->window + (offset - UMBRA_PROBE_WINDOW), (int)size, value);
+        return;
+    }
+    storage = plain_register(probe, QEMU_ALIGN_DOWN(offset, 8));
+    if (storage) {
+        *storage = size == 8 ? value : deposit64(*storage, (int)(offset % 8) * 8, 32, value);
+    } else if (offset % 8 == 0) {
+        run_command(probe, offset, value);
+    }
+}
+
+static const MemoryRegionOps bar_ops = {
+    .read = bar_read,
+    .write = bar_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .valid = {.min_access_size = 4, .max_access_size = 8},
+    .impl = {.min_access_size = 4, .max_access_size = 8},
+};
+
+static void probe_reset(DeviceState* device) {
+    UmbraProbe* probe = UMBRA_PROBE(device);
+
+    memset(probe->window, 0, sizeof(probe->window));
+    probe->dma_iova = 0;
+    probe->dma_length = 0;
+    probe->dma_pattern = 0;
+    probe->dma_status = UMBRA_PROBE_DMA_STATUS_IDLE;
+    probe->dma_done = 0;
+    probe->doorbell_address = 0;
+    probe->doorbell_width = 0;
+    probe->doorbell_value = 0;
+    probe->doorbell_step = 0;
+    probe->doorbell_wrap = 0;
+}
+
+static void probe_realize(PCIDevice* pci, Error** errp) {
+    UmbraProbe* probe = UMBRA_PROBE(pci);
+
+    if (probe->entry_limit_property == 0 || probe->entry_limit_property > ENTRY_LIMIT_MAX) {
+        error_setg(errp, "dma-entry-limit must be 1 to %" PRIu64 ", not %" PRIu32,
+                   (uint64_t)ENTRY_LIMIT_MAX, probe->entry_limit_property);
+        return;
+    }
+    if (msi_init(pci, 0, UMBRA_PROBE_MSI_VECTORS, true, true, errp) != 0) {
+        return;
+    }
+    memory_region_init_io(&probe->bar, OBJECT(probe), &bar_ops, probe, TYPE_UMBRA_PROBE,
+                          UMBRA_PROBE_BAR_SIZE);
+    pci_register_bar(pci, 0, PCI_BASE_ADDRESS_SPACE_MEMORY, &probe->bar);
+
+    umbra_probe_listener_init(&probe->listener, probe->entry_limit_property);
+    probe->listener.rules = probe->rules_property;
+    if (probe->listen_property &&
+        !umbra_probe_listener_start(&probe->listener, listened_space(probe), errp)) {
+        umbra_probe_listener_destroy(&probe->listener);
+        msi_uninit(pci);
+    }
+}
+
+static void probe_exit(PCIDevice* pci) {
+    UmbraProbe* probe = UMBRA_PROBE(pci);
+
+    umbra_probe_listener_stop(&probe->listener);
+    umbra_probe_listener_destroy(&probe->listener);
+    msi_uninit(pci);
+}
+
+/* Counters and live mappings stay behind: on the destination they are rebuilt by what its own
+ * vIOMMU maps. */
+static const VMStateDescription probe_vmstate = {
+    .name = TYPE_UMBRA_PROBE,
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .fields =
+        (const VMStateField[]){
+            VMSTATE_PCI_DEVICE(parent_obj, UmbraProbe), VMSTATE_BUFFER(window, UmbraProbe),
+            VMSTATE_UINT64(dma_iova, UmbraProbe), VMSTATE_UINT64(dma_length, UmbraProbe),
+            VMSTATE_UINT64(dma_pattern, UmbraProbe), VMSTATE_UINT64(dma_status, UmbraProbe),
+            VMSTATE_UINT64(dma_done, UmbraProbe), VMSTATE_UINT64(doorbell_address, UmbraProbe),
+            VMSTATE_UINT64(doorbell_width, UmbraProbe), VMSTATE_UINT64(doorbell_value, UmbraProbe),
+            VMSTATE_UINT64(doorbell_step, UmbraProbe), VMSTATE_UINT64(doorbell_wrap, UmbraProbe),
+            VMSTATE_END_OF_LIST()},
+};
+
+static const Property probe_properties[] = {
+    DEFINE_PROP_BOOL("listen", UmbraProbe, listen_property, false),
+    DEFINE_PROP_BOOL("vfio-rules", UmbraProbe, rules_property, true),
+    DEFINE_PROP_UINT32("dma-entry-limit", UmbraProbe, entry_limit_property, ENTRY_LIMIT_DEFAULT),
+};
+
+static void probe_class_init(ObjectClass* class, UmbraClassData* data) {
+    DeviceClass* device = DEVICE_CLASS(class);
+    PCIDeviceClass* pci = PCI_DEVICE_CLASS(class);
+
+    pci->realize = probe_realize;
+    pci->exit = probe_exit;
+    pci->vendor_id = UMBRA_PROBE_VENDOR_ID;
+    pci->device_id = UMBRA_PROBE_DEVICE_ID;
+    pci->revision = 1;
+    pci->class_id = PCI_CLASS_OTHERS;
+    device->desc = "Umbra: DMA and vIOMMU probe for tests and benchmarks";
+    device->vmsd = &probe_vmstate;
+    set_bit(DEVICE_CATEGORY_MISC, device->categories);
+    device_class_set_legacy_reset(device, probe_reset);
+    device_class_set_props(device, probe_properties);
+    object_class_property_set_description(
+        class, "listen", "Listen to the vIOMMU's maps and unmaps as VFIO would (default off)");
+    object_class_property_set_description(
+        class, "vfio-rules",
+        "While listening, keep the live mappings and apply VFIO type1v2's rules (default on)");
+    object_class_property_set_description(
+        class, "dma-entry-limit",
+        "With vfio-rules, the most live mappings, as type1's parameter (default 65535)");
+}
+
+void umbra_probe_register_types(void) {
+    static const InterfaceInfo interfaces[] = {{INTERFACE_CONVENTIONAL_PCI_DEVICE}, {}};
+    static const TypeInfo probe_type = {
+        .name = TYPE_UMBRA_PROBE,
+        .parent = TYPE_PCI_DEVICE,
+        .instance_size = sizeof(UmbraProbe),
+        .class_init = probe_class_init,
+        .interfaces = (InterfaceInfo*)interfaces,
+    };
+
+    type_register_static(&probe_type);
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A minimal VT-d driver: it programs a unit the way a guest's operating system does, through its
+// registers and tables, and reads the faults that the unit recorded.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "plugin/vtd/types.h"
+#include "tests/qtest/guest_tables.h"
+#include "tests/qtest/qtest_machine.h"
+#include "tests/qtest/vtd_layout.h"
+
+namespace umbra::qtest {
+
+// A 128-bit invalidation descriptor (specification 6.5.2).
+struct Descriptor {
+    std::uint64_t low = 0;
+    std::uint64_t high = 0;
+
+    static Descriptor context_global();
+    static Descriptor context_domain(std::uint16_t domain);
+    static Descriptor context_device(std::uint16_t domain, SourceId source, unsigned mask = 0);
+    static Descriptor iotlb_global();
+    static Descriptor iotlb_domain(std::uint16_t domain);
+    // 2^address_mask pages.
+    static Descriptor iotlb_pages(std::uint16_t domain, Iova address, unsigned address_mask,
+                                  bool leaf_only = false);
+    static Descriptor interrupt_entries_global();
+    static Descriptor interrupt_entries(std::uint16_t first, unsigned index_mask);
+    static Descriptor wait_status(Gpa address, std::uint32_t data, bool fence = false);
+    static Descriptor wait_interrupt();
+};
+
+struct Fault {
+    SourceId source;
+    Iova address;  // page of the request; for interrupt requests, index << 36 as recorded
+    vtd::Reason reason{};
+    bool read = false;  // type T: a read, else a write
+
+    [[nodiscard]] std::uint16_t interrupt_index() const {
+        return static_cast<std::uint16_t>(address.value() >> 48);
+    }
+    friend bool operator==(const Fault&, const Fault&) = default;
+};
+
+class ModelDriver {
+  public:
+    // Tables come from RAM between 16 MiB and the last 16 MiB of the first quarter of it, at least
+    // 32 MiB; the rest is the caller's. `queue_order` is QS: 2^queue_order pages of descriptors.
+    explicit ModelDriver(QtestMachine& machine, unsigned queue_order = 0);
+
+    [[nodiscard]] QtestMachine& machine() { return machine_; }
+    [[nodiscard]] PageAllocator& pages() { return pages_; }
+    [[nodiscard]] ContextTables& contexts() { return contexts_; }
+    [[nodiscard]] std::uint64_t capability() const { return capability_; }
+    [[nodiscard]] std::uint64_t extended_capability() const { return extended_capability_; }
+
+    // Registers of the unit, by offset.
+    [[nodiscard]] std::uint32_t read32(std::uint32_t offset) {
+        return machine_.read32(vtd::kUnitBase + offset);
+    }
+    [[nodiscard]] std::uint64_t read64(std::uint32_t offset) {
+        return machine_.read64(vtd::kUnitBase + offset);
+    }
+    void write32(std::uint32_t offset, std::uint32_t value) {
+        machine_.write32(vtd::kUnitBase + offset, value);
+    }
+    void write64(std::uint32_t offset, std::uint64_t value) {
+        machine_.write64(vtd::kUnitBase + offset, value);
+    }
+
+    // Sets or clears bits of the global command and waits for the status to follow. False if it
+    // does not.
+    [[nodiscard]] bool command(std::uint32_t set, std::uint32_t clear = 0);
+
+    // Latches the root table, starts the queue, invalidates everything, and turns translation on.
+    // Throws TransportError if the unit does not follow.
+    void enable_translation();
+    void disable_translation();
+    void enable_queue();
+    // Latches the table and turns interrupt remapping on.
+    void enable_interrupt_remapping(const InterruptTable& table, bool extended_mode = false,
+                                    bool compatibility_format = false);
+
+    [[nodiscard]] SecondStage new_table() {
+        return SecondStage(machine_, pages_, machine_.options().address_width);
+    }
+    void attach(SourceId function, const SecondStage& table, std::uint16_t domain);
+
+    // Puts descriptors into the queue without telling the unit. More than fit is a
+    // std::length_error.
+    void enqueue(const Descriptor& descriptor);
+    // Writes the tail register.
+    void ring();
+    // enqueue, a wait descriptor, ring. False if the wait's status did not appear: the queue
+    // stopped with an error.
+    [[nodiscard]] bool submit(std::span<const Descriptor> descriptors);
+    [[nodiscard]] bool submit(const Descriptor& descriptor) { return submit({&descriptor, 1}); }
+
+    // The driver's idea of the tail, an index of descriptors, and the queue's place.
+    [[nodiscard]] unsigned tail() const { return tail_; }
+    [[nodiscard]] unsigned queue_entries() const { return queue_entries_; }
+    [[nodiscard]] Gpa queue() const { return queue_; }
+    void set_tail(unsigned index) { tail_ = index; }
+    [[nodiscard]] Gpa status_address() const { return status_; }
+
+    // Takes every recorded fault, oldest first, clears the records and the overflow bit.
+    [[nodiscard]] std::vector<Fault> take_faults();
+
+  private:
+    QtestMachine& machine_;
+    PageAllocator pages_;
+    ContextTables contexts_;
+    Gpa queue_;
+    Gpa status_;
+    unsigned queue_order_;
+    unsigned queue_entries_;
+    unsigned tail_ = 0;
+    std::uint32_t sequence_ = 0;
+    std::uint64_t capability_;
+    std::uint64_t extended_capability_;
+};
+
+}  // namespace umbra::qtest

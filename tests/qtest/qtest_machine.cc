@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tests/qtest/qtest_machine.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <sstream>
+#include <system_error>
+
+namespace umbra::qtest {
+
+namespace {
+
+// Far from what any step takes, so that a slow machine does not fail.
+constexpr std::chrono::seconds kAnswerLimit{60};
+constexpr std::chrono::seconds kRefusalLimit{30};
+
+std::string environment_variable(const char* name, const char* otherwise) {
+    const char* value = std::getenv(name);
+    return value != nullptr ? value : otherwise;
+}
+
+std::vector<std::string> split(const std::string& text, char separator) {
+    std::vector<std::string> parts;
+    std::istringstream stream(text);
+    for (std::string part; std::getline(stream, part, separator);) {
+        if (!part.empty()) {
+            parts.push_back(part);
+        }
+    }
+    return parts;
+}
+
+std::string viommu_device(const MachineOptions& options) {
+    std::string device(type_name(options.viommu));
+    device += ",id=viommu,caching-mode=on";
+    device += ",aw-bits=" + std::to_string(options.address_width);
+    device += options.interrupt_remapping ? ",intremap=on" : ",intremap=off";
+    return device + options.viommu_properties;
+}
+
+std::vector<std::string> base_arguments() {
+    const Environment& environment = Environment::get();
+    std::vector<std::string> arguments = {environment.qemu};
+    for (const std::string& folder : environment.data_folders) {
+        arguments.insert(arguments.end(), {"-L", folder});
+    }
+    arguments.insert(arguments.end(), {"-nodefaults", "-display", "none", "-vga", "none",
+                                       "-no-user-config", "-accel", "qtest"});
+    return arguments;
+}
+
+void append_devices(std::vector<std::string>& arguments, const MachineOptions& options) {
+    arguments.insert(arguments.end(), {"-plugin", "file=" + Environment::get().plugin});
+    if (options.viommu != Viommu::none) {
+        arguments.insert(arguments.end(), {"-device", viommu_device(options)});
+    }
+    arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
+}
+
+std::string hexadecimal(std::uint64_t value) {
+    std::ostringstream text;
+    text << "0x" << std::hex << value;
+    return text.str();
+}
+
+unsigned hex_digit(char digit) {
+    return static_cast<unsigned>(digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10);
+}
+
+// The first JSON string after "return", its escapes undone. QEMU's monitor prints ASCII.
+std::string returned_string(const std::string& answer) {
+    const std::size_t key = answer.find("\"return\"");
+    const std::size_t open = answer.find('"', answer.find(':', key));
+    std::string text;
+    for (std::size_t i = open + 1; i < answer.size() && answer[i] != '"'; i++) {
+        if (answer[i] != '\\' || i + 1 >= answer.size()) {
+            text.push_back(answer[i]);
+            continue;
+        }
+        switch (answer[++i]) {
+            case 'n':
+                text.push_back('\n');
+                break;
+            case 'r':
+                break;
+            case 't':
+                text.push_back('\t');
+                break;
+            case 'u':
+                text.push_back('?');
+                i += 4;
+                break;
+            default:
+                text.push_back(answer[i]);
+                break;
+        }
+    }
+    return text;
+}
+
+std::uint32_t config_address(SourceId function, unsigned offset) {
+    return 0x8000'0000u | static_cast<std::uint32_t>(function.value()) << 8 | (offset & 0xfcu);
+}
+
+std::span<std::byte> map_shared(const FileDescriptor& file, std::size_t size) {
+    if (::ftruncate(file.get(), static_cast<off_t>(size)) != 0) {
+        throw std::system_error(errno, std::generic_category(), "ftruncate of guest RAM");
+    }
+    void* address =
+        ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, file.get(), 0);
+    if (address == MAP_FAILED) {
+        throw std::system_error(errno, std::generic_category(), "mmap of guest RAM");
+    }
+    return {static_cast<std::byte*>(address), size};
+}
+
+}  // namespace
+
+const Environment& Environment::get() {
+    static const Environment environment = [] {
+        Environment found;
+        found.qemu = environment_variable("UMBRA_QEMU_BIN", UMBRA_DEFAULT_QEMU_BIN);
+        found.plugin = environment_variable("UMBRA_PLUGIN", UMBRA_DEFAULT_PLUGIN);
+        found.data_folders =
+            split(environment_variable("UMBRA_QEMU_DATA", UMBRA_DEFAULT_QEMU_DATA), ':');
+        return found;
+    }();
+    return environment;
+}
+
+std::string Environment::problem() const {
+    if (qemu.empty() || ::access(qemu.c_str(), X_OK) != 0) {
+        return "no QEMU: UMBRA_QEMU_BIN names no qemu-system-x86_64 (\"" + qemu + "\")";
+    }
+    if (plugin.empty() || ::access(plugin.c_str(), R_OK) != 0) {
+        return "no plugin: UMBRA_PLUGIN names no umbra.so (\"" + plugin + "\")";
+    }
+    return {};
+}
+
+std::string_view type_name(Viommu viommu) {
+    switch (viommu) {
+        case Viommu::intel:
+            return "intel-iommu";
+        case Viommu::umbra:
+            return "umbra-viommu";
+        case Viommu::none:
+            break;
+    }
+    return "";
+}
+
+Refusal run_refused(const std::vector<std::string>& more) {
+    std::vector<std::string> arguments = base_arguments();
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    ChildProcess child(arguments, {});
+    Refusal refusal;
+    refusal.status = child.wait_exit(kRefusalLimit);
+    refusal.output = child.output();
+    return refusal;
+}
+
+Refusal run_refused(const MachineOptions& options) {
+    std::vector<std::string> more = {"-M", options.machine};
+    append_devices(more, options);
+    return run_refused(more);
+}
+
+QtestMachine::QtestMachine(const MachineOptions& options)
+    : options_(options), ram_file_(memory_file("guest-ram")) {
+    const std::size_t size = std::size_t{options.memory_mib} << 20;
+    ram_ = map_shared(ram_file_, size);
+
+    FileDescriptor qtest_peer;
+    FileDescriptor qmp_peer;
+    qtest_ = std::make_unique<LineSocket>(qtest_peer);
+    qmp_ = std::make_unique<LineSocket>(qmp_peer);
+
+    std::vector<std::string> arguments = base_arguments();
+    arguments.insert(
+        arguments.end(),
+        {"-M", options.machine + ",memory-backend=ram", "-m",
+         std::to_string(options.memory_mib) + "M", "-smp", std::to_string(options.cpus), "-object",
+         "memory-backend-file,id=ram,share=on,size=" + std::to_string(options.memory_mib) +
+             "M,mem-path=/proc/self/fd/" + std::to_string(ram_file_.get()),
+         "-chardev", "socket,id=qtest-socket,fd=" + std::to_string(qtest_peer.get()), "-object",
+         "qtest,id=qtest,chardev=qtest-socket,log=/dev/null", "-chardev",
+         "socket,id=qmp-socket,fd=" + std::to_string(qmp_peer.get()), "-mon",
+         "chardev=qmp-socket,mode=control"});
+    append_devices(arguments, options);
+
+    const std::array<int, 3> inherited = {ram_file_.get(), qtest_peer.get(), qmp_peer.get()};
+    child_ = std::make_unique<ChildProcess>(arguments, inherited);
+    qtest_peer.reset();
+    qmp_peer.reset();
+    try {
+        static_cast<void>(qmp_->receive(kAnswerLimit));  // the greeting
+    } catch (const TransportError& error) {
+        throw with_output(error);
+    }
+    qmp_ok(R"({"execute": "qmp_capabilities"})");
+}
+
+QtestMachine::~QtestMachine() {
+    child_.reset();
+    ::munmap(ram_.data(), ram_.size());
+}
+
+TransportError QtestMachine::with_output(const TransportError& error) const {
+    return TransportError(std::string(error.what()) + "; it printed:\n" + child_->output());
+}
+
+std::string QtestMachine::command(std::string_view text) {
+    try {
+        qtest_->send(text);
+        std::string answer = qtest_->receive(kAnswerLimit);
+        if (answer.rfind("OK", 0) != 0) {
+            throw TransportError("qtest answered \"" + answer + "\" to \"" +
+                                 std::string(text.substr(0, 60)) + "\"");
+        }
+        return answer.size() > 3 ? answer.substr(3) : std::string();
+    } catch (const TransportError& error) {
+        throw with_output(error);
+    }
+}
+
+std::uint64_t QtestMachine::load64(Gpa address) const {
+    std::uint64_t value = 0;
+    std::memcpy(&value, ram_.subspan(address.value(), sizeof(value)).data(), sizeof(value));
+    return value;
+}
+
+void QtestMachine::store64(Gpa address, std::uint64_t value) {
+    auto* target = ram_.subspan(address.value(), sizeof(value)).data();
+    // One store, as a CPU's: a device may read the entry at any moment.
+    std::atomic_ref<std::uint64_t>(*reinterpret_cast<std::uint64_t*>(target))
+        .store(value, std::memory_order_release);
+}
+
+void QtestMachine::fill(Gpa address, std::size_t length, std::byte value) {
+    std::ranges::fill(ram_.subspan(address.value(), length), value);
+}
+
+std::uint32_t QtestMachine::read32(std::uint64_t address) {
+    return static_cast<std::uint32_t>(
+        std::stoull(command("readl " + hexadecimal(address)), nullptr, 16));
+}
+
+std::uint64_t QtestMachine::read64(std::uint64_t address) {
+    return std::stoull(command("readq " + hexadecimal(address)), nullptr, 16);
+}
+
+void QtestMachine::write32(std::uint64_t address, std::uint32_t value) {
+    command("writel " + hexadecimal(address) + " " + hexadecimal(value));
+}
+
+void QtestMachine::write64(std::uint64_t address, std::uint64_t value) {
+    command("writeq " + hexadecimal(address) + " " + hexadecimal(value));
+}
+
+void QtestMachine::read_bytes(std::uint64_t address, std::span<std::byte> into) {
+    const std::string text =
+        command("read " + hexadecimal(address) + " " + hexadecimal(into.size()));
+    if (text.size() != 2 + into.size() * 2) {
+        throw TransportError("qtest returned " + std::to_string(text.size()) + " characters");
+    }
+    for (std::size_t i = 0; i < into.size(); i++) {
+        into[i] =
+            static_cast<std::byte>(hex_digit(text[2 + 2 * i]) << 4 | hex_digit(text[3 + 2 * i]));
+    }
+}
+
+void QtestMachine::write_bytes(std::uint64_t address, std::span<const std::byte> from) {
+    constexpr std::string_view kDigits = "0123456789abcdef";
+    std::string text = "write " + hexadecimal(address) + " " + hexadecimal(from.size()) + " 0x";
+    for (const std::byte byte : from) {
+        text.push_back(kDigits[std::to_integer<unsigned>(byte) >> 4]);
+        text.push_back(kDigits[std::to_integer<unsigned>(byte) & 0xf]);
+    }
+    command(text);
+}
+
+std::uint32_t QtestMachine::config_read32(SourceId function, unsigned offset) {
+    command("outl 0xcf8 " + hexadecimal(config_address(function, offset)));
+    return static_cast<std::uint32_t>(std::stoull(command("inl 0xcfc"), nullptr, 16));
+}
+
+void QtestMachine::config_write32(SourceId function, unsigned offset, std::uint32_t value) {
+    command("outl 0xcf8 " + hexadecimal(config_address(function, offset)));
+    command("outl 0xcfc " + hexadecimal(value));
+}
+
+std::uint16_t QtestMachine::config_read16(SourceId function, unsigned offset) {
+    command("outl 0xcf8 " + hexadecimal(config_address(function, offset)));
+    return static_cast<std::uint16_t>(
+        std::stoull(command("inw " + hexadecimal(0xcfc + (offset & 2))), nullptr, 16));
+}
+
+void QtestMachine::config_write16(SourceId function, unsigned offset, std::uint16_t value) {
+    command("outl 0xcf8 " + hexadecimal(config_address(function, offset)));
+    command("outw " + hexadecimal(0xcfc + (offset & 2)) + " " + hexadecimal(value));
+}
+
+std::string QtestMachine::qmp(std::string_view text) {
+    try {
+        qmp_->send(text);
+        for (;;) {
+            std::string line = qmp_->receive(kAnswerLimit);
+            // An event is the only other thing that QEMU sends; it has its name in "event".
+            if (line.rfind(R"({"return")", 0) == 0 || line.rfind(R"({"error")", 0) == 0) {
+                return line;
+            }
+        }
+    } catch (const TransportError& error) {
+        throw with_output(error);
+    }
+}
+
+std::string QtestMachine::qmp_ok(std::string_view text) {
+    std::string answer = qmp(text);
+    if (answer.rfind(R"({"return")", 0) != 0) {
+        throw TransportError("QMP answered " + answer + " to " + std::string(text));
+    }
+    return answer;
+}
+
+std::string QtestMachine::monitor(std::string_view text) {
+    return returned_string(
+        qmp_ok(R"({"execute": "human-monitor-command", "arguments": {"command-line": ")" +
+               std::string(text) + R"("}})"));
+}
+
+std::vector<unsigned> QtestMachine::pending_vectors(unsigned cpu) {
+    const std::string text = monitor("info lapic " + std::to_string(cpu));
+    const std::size_t label = text.find("IRR");
+    if (label == std::string::npos) {
+        throw TransportError("the monitor printed no IRR: " + text);
+    }
+    const std::size_t begin = label + 3;
+    std::istringstream words(text.substr(begin, text.find('\n', begin) - begin));
+    std::vector<unsigned> vectors;
+    for (unsigned vector = 0; words >> vector;) {
+        vectors.push_back(vector);
+        // A level-triggered vector has a mark behind its number.
+        if (words.peek() == '(') {
+            std::string mark;
+            words >> mark;
+        }
+    }
+    return vectors;
+}
+
+void QtestMachine::step_clock(std::chrono::nanoseconds by) {
+    command("clock_step " + std::to_string(by.count()));
+}
+
+void QtestMachine::system_reset() {
+    try {
+        qmp_->send(R"({"execute": "system_reset"})");
+        // QEMU answers when it has taken note of the request; the event says that it is done.
+        while (qmp_->receive(kAnswerLimit).find(R"("event": "RESET")") == std::string::npos) {
+        }
+    } catch (const TransportError& error) {
+        throw with_output(error);
+    }
+}
+
+bool QtestMachine::runs() {
+    return !child_->wait_exit(std::chrono::milliseconds(0));
+}
+
+}  // namespace umbra::qtest

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A q35 machine that runs no guest code. QEMU's qtest protocol puts the test in the place of the
+// CPU: it reads and writes physical memory, device registers and PCI configuration space.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "plugin/vtd/types.h"
+#include "tests/qtest/child_process.h"
+#include "tests/qtest/line_socket.h"
+
+namespace umbra::qtest {
+
+// What the tests run on: UMBRA_QEMU_BIN (a qemu-system-x86_64), UMBRA_PLUGIN (umbra.so) and
+// UMBRA_QEMU_DATA (firmware folders, separated by colons), from the environment or else as this was
+// configured.
+struct Environment {
+    std::string qemu;
+    std::string plugin;
+    std::vector<std::string> data_folders;
+
+    static const Environment& get();
+    // Empty if everything is there; else a sentence that says what is missing.
+    [[nodiscard]] std::string problem() const;
+};
+
+enum class Viommu { none, intel, umbra };
+
+// The name of the QOM type; empty for none.
+[[nodiscard]] std::string_view type_name(Viommu viommu);
+
+struct MachineOptions {
+    Viommu viommu = Viommu::umbra;
+    unsigned address_width = 48;
+    bool interrupt_remapping = true;
+    std::string viommu_properties{};  // more of them, each with a comma before it
+    std::string machine = "q35";
+    unsigned memory_mib = 512;
+    unsigned cpus = 1;
+    std::vector<std::string> arguments{};  // after the vIOMMU, one word each
+};
+
+// QEMU that is expected to refuse its command line. The exit status is nullopt if it did not exit.
+struct Refusal {
+    std::optional<int> status;
+    std::string output;
+};
+[[nodiscard]] Refusal run_refused(const MachineOptions& options);
+[[nodiscard]] Refusal run_refused(const std::vector<std::string>& arguments);
+
+// Functions throw TransportError, with QEMU's output in it, if QEMU ends or does not answer.
+class QtestMachine {
+  public:
+    explicit QtestMachine(const MachineOptions& options);
+    ~QtestMachine();
+    QtestMachine(const QtestMachine&) = delete;
+    QtestMachine& operator=(const QtestMachine&) = delete;
+
+    [[nodiscard]] const MachineOptions& options() const { return options_; }
+
+    // Guest RAM from address 0, shared with QEMU. Reads and writes here cost no round trip and are
+    // seen by devices as those of a CPU are.
+    [[nodiscard]] std::span<std::byte> ram() { return ram_; }
+    [[nodiscard]] std::uint64_t load64(Gpa address) const;
+    void store64(Gpa address, std::uint64_t value);
+    void fill(Gpa address, std::size_t length, std::byte value);
+
+    // Device registers, by physical address.
+    [[nodiscard]] std::uint32_t read32(std::uint64_t address);
+    [[nodiscard]] std::uint64_t read64(std::uint64_t address);
+    void write32(std::uint64_t address, std::uint32_t value);
+    void write64(std::uint64_t address, std::uint64_t value);
+    void read_bytes(std::uint64_t address, std::span<std::byte> into);
+    void write_bytes(std::uint64_t address, std::span<const std::byte> from);
+
+    // PCI configuration space through ports 0xcf8 and 0xcfc. `offset` is below 256; 32-bit accesses
+    // are aligned.
+    [[nodiscard]] std::uint32_t config_read32(SourceId function, unsigned offset);
+    void config_write32(SourceId function, unsigned offset, std::uint32_t value);
+    [[nodiscard]] std::uint16_t config_read16(SourceId function, unsigned offset);
+    void config_write16(SourceId function, unsigned offset, std::uint16_t value);
+
+    // Sends a QMP command (a JSON object) and returns the answer's line, which holds "return" or
+    // "error". Events that come first are dropped.
+    [[nodiscard]] std::string qmp(std::string_view command);
+    // As qmp, but throws TransportError if the answer is an error.
+    std::string qmp_ok(std::string_view command);
+    // Runs a command of the human monitor and returns its text.
+    [[nodiscard]] std::string monitor(std::string_view command);
+
+    // Vectors that are pending (IRR) in the local APIC of a CPU.
+    [[nodiscard]] std::vector<unsigned> pending_vectors(unsigned cpu = 0);
+
+    // Lets QEMU's virtual clock advance. Timers of devices that are due run.
+    void step_clock(std::chrono::nanoseconds by);
+
+    void system_reset();
+
+    [[nodiscard]] std::string output() const { return child_->output(); }
+    [[nodiscard]] bool runs();
+
+  private:
+    std::string command(std::string_view text);
+    [[nodiscard]] TransportError with_output(const TransportError& error) const;
+
+    MachineOptions options_;
+    FileDescriptor ram_file_;
+    std::span<std::byte> ram_;
+    std::unique_ptr<LineSocket> qtest_;
+    std::unique_ptr<LineSocket> qmp_;
+    std::unique_ptr<ChildProcess> child_;
+};
+
+}  // namespace umbra::qtest

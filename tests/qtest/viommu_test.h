@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What the device-level tests share: a machine with the vIOMMU under test, a driver for it, and
+// probes behind it. Tests take the vIOMMU as their parameter; run on QEMU's own intel-iommu they
+// prove the harness, run on Umbra they test Umbra.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/qtest/guest_tables.h"
+#include "tests/qtest/model_driver.h"
+#include "tests/qtest/probe_driver.h"
+#include "tests/qtest/qtest_machine.h"
+
+namespace umbra::qtest {
+
+inline constexpr SourceId kProbe(0, 5 << 3);
+inline constexpr SourceId kSecondProbe(0, 6 << 3);
+
+// Guest memory for data, away from the tables that ModelDriver allocates.
+inline constexpr Gpa kData(256u << 20);
+
+// Domain-ids of the tests. 0 is not among them: it is reserved under caching mode.
+inline constexpr std::uint16_t kDomain = 5;
+inline constexpr std::uint16_t kOtherDomain = 6;
+
+// A machine with two probes (kProbe and kSecondProbe) behind the vIOMMU, and its driver.
+struct Rig {
+    explicit Rig(MachineOptions options, const std::string& probe_properties = "")
+        : machine(with_probes(std::move(options), probe_properties)),
+          driver(machine),
+          probe(machine, kProbe, probe_bar(0)),
+          second(machine, kSecondProbe, probe_bar(1)) {}
+
+    static MachineOptions with_probes(MachineOptions options, const std::string& properties) {
+        options.arguments.insert(options.arguments.begin(),
+                                 {"-device", "umbra-probe,id=probe,addr=5" + properties, "-device",
+                                  "umbra-probe,id=second,addr=6" + properties});
+        return options;
+    }
+
+    QtestMachine machine;
+    ModelDriver driver;
+    ProbeDriver probe;
+    ProbeDriver second;
+};
+
+// Skips, saying why, where there is nothing to run on.
+class QemuTest : public ::testing::Test {
+  protected:
+    void SetUp() override {
+        const std::string problem = Environment::get().problem();
+        if (!problem.empty()) {
+            GTEST_SKIP() << problem;
+        }
+    }
+};
+
+class ViommuTest : public QemuTest, public ::testing::WithParamInterface<Viommu> {
+  protected:
+    [[nodiscard]] static MachineOptions options(unsigned address_width = 48) {
+        return {.viommu = GetParam(), .address_width = address_width};
+    }
+    [[nodiscard]] static bool on_umbra() { return GetParam() == Viommu::umbra; }
+};
+
+inline std::string viommu_name(const ::testing::TestParamInfo<Viommu>& info) {
+    return info.param == Viommu::umbra ? "umbra" : "intel";
+}
+
+#define UMBRA_ON_EACH_VIOMMU(suite)                                                      \
+    INSTANTIATE_TEST_SUITE_P(On, suite, ::testing::Values(Viommu::umbra, Viommu::intel), \
+                             viommu_name)
+
+}  // namespace umbra::qtest
