@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from umbra import products, table
+from umbra import command, products, table
 from umbra.errors import ExitCode, UserError
 from umbra.vm.config import GuestConfig, kvm_runs_guests
 from umbra.vm.counts import Counter, Counts
@@ -98,9 +98,8 @@ class Cell:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="measure", description=__doc__.split(": ", 1)[1],
-                                     epilog=EPILOG, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.Parser(prog="measure", epilog=EPILOG, description=(
+        "Measures what caching mode costs, for each vIOMMU, flush policy, backend and workload."))
     parser.add_argument("--quick", action="store_true", help="one workload, type1 only")
     parser.add_argument("--viommu", action="append", choices=VIOMMUS, help="repeatable")
     parser.add_argument("--policy", action="append", choices=POLICIES, help="repeatable")
@@ -118,7 +117,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.add_argument("--json", action="store_true", help="print result.json instead of the table")
     parser.add_argument("--list", action="store_true", help="list the workloads and stop")
-    parser.add_argument("--offline", action="store_true", help="never use the network")
+    command.add_common_options(parser)
     options = parser.parse_args(arguments)
     if not 1 <= options.repeat <= 1000:
         raise UserError(ExitCode.USAGE, f"--repeat {options.repeat}: 1 to 1000.")
@@ -172,7 +171,8 @@ class Session:
         print(f"[{elapsed // 60:3d}:{elapsed % 60:02d}] {text}", file=sys.stderr, flush=True)
 
     def prepare(self) -> None:
-        build = products.BuildOptions(offline=self._options.offline)
+        build = products.BuildOptions(offline=self._options.offline,
+                                      update=self._options.update)
         self._qemu = products.ensure_qemu(build)
         self._kernels = {"stock": products.ensure_kernel(build)}
         if any(cell.kernel == "patched" for cell in self._cells):
@@ -373,3 +373,7 @@ def main(arguments: list[str]) -> int:
     for failure in session.failures:
         print(f"failed: {failure}", file=sys.stderr)
     return ExitCode.GUEST_FAILED if session.failures else ExitCode.PASS
+
+
+if __name__ == "__main__":
+    command.run(lambda: main(sys.argv[1:]), "measure")

@@ -5,7 +5,6 @@ import argparse
 import os
 import re
 import shlex
-import signal
 import sys
 import termios
 import threading
@@ -13,7 +12,7 @@ import time
 import tty
 from pathlib import Path
 
-from umbra import products
+from umbra import command, products
 from umbra.errors import ExitCode, UserError
 from umbra.vm import vfio
 from umbra.vm.config import VIOMMUS, GuestConfig, kvm_runs_guests
@@ -41,9 +40,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if "--" in arguments:
         split = arguments.index("--")
         own, extra = arguments[:split], arguments[split + 1:]
-    parser = argparse.ArgumentParser(prog="run-vm", description=__doc__.split(": ", 1)[1],
-                                     epilog=EPILOG, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command.Parser(prog="run-vm", epilog=EPILOG, description=(
+        "Boots a guest with a passed-through device behind a chosen vIOMMU."))
     where = parser.add_argument_group("where the guest runs")
     place = where.add_mutually_exclusive_group()
     place.add_argument("--vfio", metavar="ADDRESS", action="append", default=[],
@@ -78,7 +76,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     job.add_argument("--out", type=Path, help="folder for logs (default: below build/run-vm/)")
     job.add_argument("--dry-run", action="store_true", help="print the QEMU command lines and stop")
     job.add_argument("--json", action="store_true", help="print the agent's results as JSON lines")
-    job.add_argument("--offline", action="store_true", help="never use the network")
+    command.add_common_options(job)
     options = parser.parse_args(own)
     options.extra = extra
     check(options)
@@ -139,7 +137,7 @@ def plan(options: argparse.Namespace) -> tuple[GuestConfig, bool]:
 
 def build(options: argparse.Namespace, config: GuestConfig, testbed: bool, rundir: Path) -> GuestHost:
     """Builds what is missing and fills its places into the configuration."""
-    build_options = products.BuildOptions(offline=options.offline)
+    build_options = products.BuildOptions(offline=options.offline, update=options.update)
     qemu = products.ensure_qemu(build_options)
     kernel = None
     if options.kernel is None or testbed:
@@ -171,7 +169,6 @@ def main(arguments: list[str]) -> int:
         print(shlex.join(host.guest_command_line(config)))
         rundir.rmdir()
         return ExitCode.PASS
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     binding = None
     try:
         if not testbed:
@@ -214,8 +211,8 @@ def run(options: argparse.Namespace, host: GuestHost, config: GuestConfig) -> in
         if options.policy:
             commands.insert(0, f"policy {options.policy}")
         failed = 0
-        for command in commands:
-            result = guest.command(command)
+        for line in commands:
+            result = guest.command(line)
             report(options, result, say)
             failed += not result.ok
         guest.power_off()
@@ -268,3 +265,7 @@ def interact(guest: Guest) -> int:
     finally:
         if before is not None:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+if __name__ == "__main__":
+    command.run(lambda: main(sys.argv[1:]), "run-vm")

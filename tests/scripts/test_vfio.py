@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Checks before a device is passed through, on a sysfs made of plain files."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from umbra.errors import ExitCode, UserError
+from umbra.vm import vfio
+
+
+class FakeSysfs:
+    def __init__(self, root: Path):
+        self.root = root
+        (root / "bus/pci/devices").mkdir(parents=True)
+        (root / "bus/pci/drivers").mkdir(parents=True)
+
+    def device(self, address: str, group: str | None = "5", driver: str | None = None,
+               pci_class: str = "0x010802") -> None:
+        path = self.root / "bus/pci/devices" / address
+        path.mkdir()
+        (path / "class").write_text(pci_class + "\n")
+        if driver:
+            folder = self.root / "bus/pci/drivers" / driver
+            folder.mkdir(exist_ok=True)
+            (path / "driver").symlink_to(folder)
+        if group:
+            members = self.root / "kernel/iommu_groups" / group / "devices"
+            members.mkdir(parents=True, exist_ok=True)
+            (members / address).symlink_to(path)
+            (path / "iommu_group").symlink_to(members.parent)
+
+
+class CheckDevice(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.sysfs = FakeSysfs(Path(folder.name))
+
+    def refusal(self, address: str) -> UserError:
+        with self.assertRaises(UserError) as caught:
+            vfio.check_device(address, self.sysfs.root)
+        self.assertTrue(caught.exception.remedy, "a refusal names its remedy")
+        return caught.exception
+
+    def test_device_alone_in_its_group_is_taken(self):
+        self.sysfs.device("0000:3b:00.0", driver="nvme")
+        self.assertEqual(vfio.check_device("0000:3b:00.0", self.sysfs.root).driver(), "nvme")
+
+    def test_not_an_address(self):
+        for address in ("3b:00.0", "0000:3b:00.8", "0000:3b:20.0", "../../etc", ""):
+            self.assertEqual(self.refusal(address).code, ExitCode.USAGE, address)
+
+    def test_missing_device(self):
+        self.assertIn("no PCI device", self.refusal("0000:3b:00.0").message)
+
+    def test_iommu_off(self):
+        self.sysfs.device("0000:3b:00.0", group=None)
+        error = self.refusal("0000:3b:00.0")
+        self.assertEqual(error.code, ExitCode.ENVIRONMENT)
+        self.assertIn("IOMMU is off", error.message)
+
+    def test_bridge(self):
+        self.sysfs.device("0000:00:1c.0", pci_class="0x060400")
+        self.assertIn("bridge", self.refusal("0000:00:1c.0").message)
+
+    def test_group_member_in_use_by_host_driver(self):
+        self.sysfs.device("0000:3b:00.0")
+        self.sysfs.device("0000:3b:00.1", driver="snd_hda_intel")
+        error = self.refusal("0000:3b:00.0")
+        self.assertIn("0000:3b:00.1", error.message)
+        self.assertIn("snd_hda_intel", error.message)
+
+    def test_harmless_group_members(self):
+        self.sysfs.device("0000:3b:00.0")
+        self.sysfs.device("0000:3b:00.1", driver="vfio-pci")
+        self.sysfs.device("0000:3a:00.0", driver="pcieport", pci_class="0x060400")
+        self.sysfs.device("0000:3b:00.2")
+        vfio.check_device("0000:3b:00.0", self.sysfs.root)
+
+    def test_member_of_another_group_does_not_matter(self):
+        self.sysfs.device("0000:3b:00.0")
+        self.sysfs.device("0000:3c:00.0", group="6", driver="e1000e")
+        vfio.check_device("0000:3b:00.0", self.sysfs.root)
+
+
+if __name__ == "__main__":
+    unittest.main()
