@@ -16,8 +16,7 @@ std::optional<std::uint64_t> GuestMemory::read_u64(Gpa address) const {
     if (page == nullptr) {
         return std::nullopt;
     }
-    const auto* entry =
-        reinterpret_cast<const std::uint64_t*>(page + address.offset_in(kPageSize));
+    const auto* entry = reinterpret_cast<const std::uint64_t*>(page + address.offset_in(kPageSize));
     return __atomic_load_n(entry, __ATOMIC_RELAXED);
 }
 
