@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A device passed through by real VFIO in the testbed: data, counts, and how failures are told."""
+
+import unittest
+
+from umbra.vm.counts import Counter
+
+from vm_case import VmCase
+
+HOLD = "workload hold pages_mapped=256 batch=64 operations=256 barrier=yes"
+
+
+class Passthrough:
+    """Mixed into one test case a vIOMMU and backend."""
+    VIOMMU = ""
+    IOMMUFD = False
+
+    def test_policies(self):
+        with self.testbed(viommu=self.VIOMMU, iommufd=self.IOMMUFD, cpus=2) as guest:
+            guest.wait_ready()
+            counter = Counter(guest)
+            counts = {}
+            for policy in ("strict", "fq-domain"):
+                self.do(guest, f"policy {policy}")
+                self.do(guest, "workload verify size=1m")
+                self.do(guest, HOLD, {"prepared": counter.start, "measured":
+                                      lambda p=policy: counts.__setitem__(p, counter.stop())})
+            self.do(guest, "dmesg-check")
+            guest.power_off()
+        strict, queued = counts["strict"], counts["fq-domain"]
+        # Strict: each of the 256 maps and 256 unmaps is a page-selective flush of its own.
+        self.assertEqual(strict.invalidations["iotlb_domain"], 0)
+        self.assertGreaterEqual(strict.invalidations["iotlb_page"], 512)
+        # Flush queue: maps stay page-selective, unmaps are drained by few domain flushes.
+        self.assertGreaterEqual(queued.invalidations["iotlb_page"], 256)
+        self.assertLess(queued.invalidations["iotlb_page"], 512)
+        self.assertGreater(queued.invalidations["iotlb_domain"], 0)
+        self.assertLess(queued.invalidations["iotlb_domain"], 256)
+        for each in (strict, queued):
+            self.assertGreater(each.shadow["host_map_calls"], 0)
+            self.assertGreater(each.shadow["host_unmap_calls"], 0)
+            self.assertGreater(sum(each.host_iommu.values()), 0)
+
+
+class QemuIntelType1(Passthrough, VmCase):
+    VIOMMU = "qemu-intel"
+
+
+class QemuIntelIommufd(Passthrough, VmCase):
+    VIOMMU = "qemu-intel"
+    IOMMUFD = True
+
+
+class Launcher(VmCase):
+    """run-vm's exit codes are what automation builds on."""
+
+    def run_vm(self, *words: str):
+        return self.run_script("run-vm", "--offline", "--testbed", "--viommu", "qemu-intel", *words)
+
+    def test_pass(self):
+        done = self.run_vm("--policy", "fq-domain", "--run", "device", "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn('"group_type": "DMA-FQ"', done.stdout)
+
+    def test_panic_is_exit_code_1(self):
+        done = self.run_vm("--run", "crash")
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("panicked", done.stderr)
+
+    def test_hang_is_exit_code_3_and_shows_the_console(self):
+        done = self.run_vm("--timeout", "60", "--run", "exec -t 100000 sleep 100000")
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("time limit", done.stderr)
+        self.assertIn("guest-console.log", done.stderr)
+
+    def test_qemu_that_does_not_start_is_exit_code_4(self):
+        done = self.run_vm("--", "-device", "no-such-device")
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertIn("no-such-device", done.stderr)
+
+
+class OtherViommus(VmCase):
+    def test_virtio_iommu(self):
+        done = self.run_script("run-vm", "--offline", "--testbed", "--viommu", "qemu-virtio")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_none(self):
+        done = self.run_script("run-vm", "--offline", "--testbed", "--viommu", "none")
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
