@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/vtd/capabilities.h"
+
+#include "plugin/vtd/spec/registers.h"
+
+namespace umbra::vtd {
+namespace {
+
+// Sets the fields of one capability register by name.
+class Builder {
+  public:
+    constexpr Builder& flag(std::uint64_t bit, bool set = true) {
+        value_ |= set ? bit : 0;
+        return *this;
+    }
+    constexpr Builder& field(unsigned shift, std::uint64_t value) {
+        value_ |= value << shift;
+        return *this;
+    }
+    [[nodiscard]] constexpr std::uint64_t value() const { return value_; }
+
+  private:
+    std::uint64_t value_ = 0;
+};
+
+// CAP.ND: 2^(4 + 2 * ND) domains.
+constexpr std::uint64_t kDomains64K = 6;
+// CAP.SAGAW: bit 1 for 39 bits (3 levels), bit 2 for 48 bits (4 levels).
+constexpr std::uint64_t kWidth39 = 1u << 1;
+constexpr std::uint64_t kWidth48 = 1u << 2;
+// CAP.SLLPS: bit 0 for 2 MiB, bit 1 for 1 GiB.
+constexpr std::uint64_t kLargePages2MAnd1G = 0x3;
+
+// CAP, field by field (specification 11.4.2):
+//
+//   ND       6: 64 Ki domains, so a domain-id is 16 bits and none of them is reserved.
+//   AFL      0: faults go to recording registers, never to a log in memory.
+//   RWBF     0: nothing is buffered between the guest's stores and the unit's loads.
+//   PLMR     0, PHMR 0: no protected memory regions; the PMEN registers read 0.
+//   CM       as chosen.
+//   SAGAW    39 bits always, 48 bits if the address width is 48.
+//   MGAW     address width minus 1.
+//   ZLR      0: an emulated device's zero-length read of a write-only page could be let through,
+//            a passed-through one's is the host IOMMU's to judge. So software must give read
+//            permission where it expects them, and the answer is the same for both.
+//   FRO      where the fault recording registers are, in units of 16 bytes.
+//   SLLPS    2 MiB and 1 GiB leaves.
+//   PSI      1, MAMV 18.
+//   NFR      number of fault recording registers minus 1.
+//   DWD      0, DRD 0: an emulated device may still hold a pointer into guest memory that it
+//            got before an invalidation. Descriptors that ask for draining are accepted, as the
+//            specification demands, and drain nothing.
+//   FS1GP    0, FS5LP 0: no first-stage translation in legacy mode.
+//   PI       0: no posted interrupts.
+//   ECMDS    0: no enhanced commands.
+//   ESIRTPS  1, ESRTPS 1: setting a table pointer drops everything cached from the old table, in
+//            the unit and, through its observer, in the shadow.
+std::uint64_t build_cap(const UnitProperties& properties) {
+    using namespace spec::capability;
+    return Builder()
+        .field(kDomainsShift, kDomains64K)
+        .flag(kCachingMode, properties.caching_mode)
+        .field(kAddressWidthsShift, kWidth39 | (properties.address_width == 48 ? kWidth48 : 0))
+        .field(kMaximumAddressWidthShift, properties.address_width - 1)
+        .flag(kZeroLengthRead, false)
+        .field(kFaultRecordOffsetShift, spec::offset::kFaultRecording / 16)
+        .field(kLargePagesShift, kLargePages2MAnd1G)
+        .flag(kPageSelective)
+        .field(kFaultRecordsShift, spec::kFaultRecords - 1)
+        .field(kMaximumAddressMaskShift, kMaximumAddressMask)
+        .flag(kInterruptTableFlushes, properties.interrupt_remapping)
+        .flag(kRootTableFlushes)
+        .value();
+}
+
+// ECAP, field by field (specification 11.4.3). Fields that are not named belong to scalable mode,
+// PASIDs, page requests, nesting, memory types or performance counters, and are 0.
+//
+//   C        1: tables are read through the CPU's caches, so software need not flush them.
+//   QI       1.
+//   DT       as chosen.
+//   IR, EIM  as chosen.
+//   PT       as chosen.
+//   SC       as chosen. All DMA is coherent, so leaf entries' SNP bit has nothing to change.
+//   IRO      where IVA and IOTLB are, in units of 16 bytes.
+//   MHMV     15: one interrupt entry invalidation covers up to 2^15 entries; 0 without interrupt
+//            remapping.
+std::uint64_t build_ecap(const UnitProperties& properties) {
+    using namespace spec::extended_capability;
+    return Builder()
+        .flag(kPageWalkCoherency)
+        .flag(kQueuedInvalidation)
+        .flag(kDeviceTlb, properties.device_iotlb)
+        .flag(kInterruptRemapping, properties.interrupt_remapping)
+        .flag(kExtendedInterruptMode, properties.extended_interrupt_mode)
+        .flag(kPassThrough, properties.pass_through)
+        .flag(kSnoopControl, properties.snoop_control)
+        .field(kIotlbOffsetShift, spec::offset::kInvalidateAddress / 16)
+        .field(kMaximumHandleMaskShift, properties.interrupt_remapping ? kMaximumHandleMask : 0)
+        .value();
+}
+
+}  // namespace
+
+const char* UnitProperties::error() const {
+    if (address_width != 39 && address_width != 48) {
+        return "the address width must be 39 or 48 bits";
+    }
+    if (host_address_width < 32 || host_address_width > 52) {
+        return "the host address width must lie between 32 and 52 bits";
+    }
+    if (extended_interrupt_mode && !interrupt_remapping) {
+        return "extended interrupt mode needs interrupt remapping";
+    }
+    return nullptr;
+}
+
+bool Capabilities::device_tlb() const {
+    return (ecap & spec::extended_capability::kDeviceTlb) != 0;
+}
+
+bool Capabilities::interrupt_remapping() const {
+    return (ecap & spec::extended_capability::kInterruptRemapping) != 0;
+}
+
+bool Capabilities::extended_interrupt_mode() const {
+    return (ecap & spec::extended_capability::kExtendedInterruptMode) != 0;
+}
+
+bool Capabilities::zero_length_reads() const {
+    return (cap & spec::capability::kZeroLengthRead) != 0;
+}
+
+Capabilities capabilities_of(const UnitProperties& properties) {
+    return {.cap = build_cap(properties),
+            .ecap = build_ecap(properties),
+            .host_address_mask = (std::uint64_t{1} << properties.host_address_width) - 1};
+}
+
+}  // namespace umbra::vtd
