@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// An interrupt of the unit itself. The fault event and the invalidation completion event each have
+// four 32-bit registers in a row: control (IM masks the interrupt, IP says that one is pending),
+// data, address and upper address. Both follow the same rules (VT-d specification, FECTL and
+// IECTL): an interrupt condition while IM is set becomes pending, and is sent when software
+// clears IM; it stops being pending when software has cleared what caused it.
+//
+// The functions change registers and say what is to be sent; the caller sends it when it holds no
+// lock. They are called under whatever excludes other writers of these registers.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "plugin/vtd/ports.h"
+#include "plugin/vtd/registers.h"
+
+namespace umbra::vtd {
+
+struct Message {
+    std::uint64_t address = 0;
+    std::uint32_t data = 0;
+};
+
+inline void send_if_any(MessageSink& sink, const std::optional<Message>& message) {
+    if (message) {
+        sink.send(message->address, message->data);
+    }
+}
+
+class EventInterrupt {
+  public:
+    // `control` is the offset of the control register. `registers` outlives the object.
+    EventInterrupt(RegisterFile& registers, std::uint32_t control)
+        : registers_(registers), control_(control) {}
+
+    // A new interrupt condition.
+    [[nodiscard]] std::optional<Message> raise();
+    // Software wrote the control register.
+    [[nodiscard]] std::optional<Message> control_written();
+    // Software has served every condition.
+    void served();
+
+  private:
+    [[nodiscard]] Message message() const;
+
+    RegisterFile& registers_;
+    std::uint32_t control_;
+};
+
+}  // namespace umbra::vtd
