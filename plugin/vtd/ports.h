@@ -59,7 +59,8 @@ class InvalidationObserver {
 
     // A batch of invalidations begins and ends: everything that one write to the tail register
     // (or one register-based command) causes lies between these two calls, and so does each wait
-    // descriptor's completion. An observer that defers work must carry it out in `barrier`, which
+    // descriptor's completion. translation_changed and interrupt_remapping_changed come in batches
+    // of their own. An observer that defers work must carry it out in `barrier`, which
     // is called before every wait descriptor's completion and before `batch_end`.
     virtual void batch_begin() = 0;
     virtual void barrier() = 0;

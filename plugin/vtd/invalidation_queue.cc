@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/vtd/invalidation_queue.h"
+
+#include <atomic>
+#include <span>
+
+#include "plugin/vtd/spec/registers.h"
+
+namespace umbra::vtd {
+namespace {
+
+namespace offset = spec::offset;
+
+// Bytes of the queue: 2^QS pages.
+std::uint64_t queue_bytes(const RegisterFile& registers) {
+    return kPageSize << (registers.get64(offset::kInvalidationQueueAddress) &
+                         spec::invalidation_queue::kSize);
+}
+
+}  // namespace
+
+InvalidationQueue::InvalidationQueue(const Capabilities& capabilities, Parts parts)
+    : capabilities_(capabilities),
+      parts_(parts),
+      completion_(parts.registers, offset::kInvalidationEventControl) {}
+
+void InvalidationQueue::run() {
+    if (running_ || !may_fetch()) {
+        return;
+    }
+    running_ = true;
+    parts_.invalidator.batch_begin();
+    fetch_all();
+    parts_.invalidator.batch_end();
+    running_ = false;
+}
+
+bool InvalidationQueue::may_fetch() const {
+    const bool enabled =
+        (parts_.registers.get32(offset::kGlobalStatus) & spec::global::kQueuedInvalidation) != 0;
+    return enabled && !parts_.faults.has_queue_error() &&
+           parts_.registers.get64(offset::kInvalidationQueueHead) !=
+               parts_.registers.get64(offset::kInvalidationQueueTail);
+}
+
+void InvalidationQueue::fetch_all() {
+    const std::uint64_t size = queue_bytes(parts_.registers);
+    std::uint64_t budget = size / sizeof(spec::Descriptor);
+    // Head, tail and state are looked at anew each time: an interrupt whose address leads to the
+    // unit's own registers may have changed them.
+    while (budget-- > 0 && may_fetch()) {
+        const std::uint64_t head = parts_.registers.get64(offset::kInvalidationQueueHead);
+        const std::uint64_t tail = parts_.registers.get64(offset::kInvalidationQueueTail);
+        // Both must lie in the queue. The head is outside if software made the queue smaller while
+        // it was on.
+        const DecodedDescriptor decoded =
+            head < size && tail < size ? fetch(head) : QueueError::tail_out_of_range;
+        if (const auto* error = std::get_if<QueueError>(&decoded)) {
+            parts_.invalidator.barrier();
+            stop(*error);
+            return;
+        }
+        parts_.registers.set64(offset::kInvalidationQueueHead,
+                               (head + sizeof(spec::Descriptor)) % size);
+        if (const auto* request = std::get_if<InvalidationRequest>(&decoded)) {
+            parts_.invalidator.apply(*request, InvalidationPath::queue);
+        } else if (const auto* wait = std::get_if<WaitRequest>(&decoded)) {
+            parts_.invalidator.barrier();
+            complete(*wait);
+        }
+    }
+    parts_.invalidator.barrier();
+}
+
+DecodedDescriptor InvalidationQueue::fetch(std::uint64_t head) const {
+    const Gpa base(parts_.registers.get64(offset::kInvalidationQueueAddress) &
+                   spec::invalidation_queue::kAddress);
+    spec::Descriptor descriptor;
+    if (!parts_.memory.read(base + head, std::as_writable_bytes(std::span(&descriptor, 1)))) {
+        return QueueError::fetch_failed;
+    }
+    return decode(descriptor, capabilities_);
+}
+
+void InvalidationQueue::complete(const WaitRequest& wait) {
+    Counters& counters = parts_.counters;
+    counters.wait_descriptors.add();
+    if (wait.fence) {
+        counters.wait_fence.add();
+    }
+    if (wait.status_write) {
+        // Whatever the invalidations before this changed is visible to other threads before the
+        // status is: a guest CPU that sees the status may reuse the memory.
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        if (parts_.memory.write(wait.status_address,
+                                std::as_bytes(std::span(&wait.status_data, 1)))) {
+            counters.wait_status.add();
+        } else {
+            // A write to no memory is lost on a bus, too; it is no error of the queue.
+            counters.wait_status_lost.add();
+        }
+    }
+    if (wait.interrupt) {
+        counters.wait_interrupt.add();
+        RegisterFile& registers = parts_.registers;
+        const std::uint32_t before = registers.get32(offset::kInvalidationCompletionStatus);
+        registers.set32(offset::kInvalidationCompletionStatus,
+                        before | spec::invalidation_completion::kWaitComplete);
+        // With IWC already set this is no new interrupt condition (IECTL.IP).
+        if ((before & spec::invalidation_completion::kWaitComplete) == 0) {
+            send_if_any(parts_.messages, completion_.raise());
+        }
+    }
+}
+
+void InvalidationQueue::stop(QueueError error) {
+    parts_.counters.queue_error(error).add();
+    parts_.faults.raise_queue_error();
+}
+
+void InvalidationQueue::disabled() {
+    parts_.registers.set64(offset::kInvalidationQueueHead, 0);
+}
+
+void InvalidationQueue::completion_status_written() {
+    if ((parts_.registers.get32(offset::kInvalidationCompletionStatus) &
+         spec::invalidation_completion::kWaitComplete) == 0) {
+        completion_.served();
+    }
+}
+
+void InvalidationQueue::completion_control_written() {
+    send_if_any(parts_.messages, completion_.control_written());
+}
+
+}  // namespace umbra::vtd

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The invalidation queue: a ring of descriptors in guest memory (VT-d specification 6.5.2).
+// Software adds descriptors and moves the tail (IQT); the unit carries out the one at the head
+// (IQH) and moves the head, until both are equal.
+//
+// Order: descriptors are carried out one after the other, each completely, so an earlier one's
+// effect is in place before a later wait descriptor's status is written or its interrupt is sent,
+// and the fence bit has nothing to add.
+//
+// Errors: a tail beyond the end of the queue, a descriptor that cannot be read, or one that is
+// invalid stops the queue with IQE set and the head at the descriptor in question. While IQE is
+// set, nothing is fetched, whatever is written to the tail. When software clears IQE, fetching goes
+// on.
+//
+// Work is bounded: one run carries out fewer descriptors than the queue has.
+//
+// Threading: one thread at a time (QEMU: with the big lock held).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "plugin/vtd/capabilities.h"
+#include "plugin/vtd/counters.h"
+#include "plugin/vtd/descriptor.h"
+#include "plugin/vtd/event_interrupt.h"
+#include "plugin/vtd/fault_log.h"
+#include "plugin/vtd/guest_memory.h"
+#include "plugin/vtd/invalidation.h"
+#include "plugin/vtd/ports.h"
+#include "plugin/vtd/registers.h"
+
+namespace umbra::vtd {
+
+class InvalidationQueue {
+  public:
+    // What the queue works on. All outlive it.
+    struct Parts {
+        RegisterFile& registers;
+        GuestMemory& memory;
+        MessageSink& messages;
+        Invalidator& invalidator;
+        FaultLog& faults;
+        Counters& counters;
+    };
+
+    InvalidationQueue(const Capabilities& capabilities, Parts parts);
+
+    // Carries out what lies between head and tail, if the queue is on (GSTS.QIES) and not stopped.
+    // To be called after everything that may let the queue go on: a write to IQT, QIES coming on,
+    // IQE cleared. A message or status write of a descriptor that leads back here does nothing; the
+    // run in progress takes up the new tail.
+    void run();
+
+    // QIES went off: the specification sets the head to 0.
+    void disabled();
+
+    // Software wrote ICS or IECTL.
+    void completion_status_written();
+    void completion_control_written();
+
+  private:
+    [[nodiscard]] bool may_fetch() const;
+    void fetch_all();
+    // Reads and decodes the descriptor at byte offset `head`.
+    [[nodiscard]] DecodedDescriptor fetch(std::uint64_t head) const;
+    void complete(const WaitRequest& wait);
+    void stop(QueueError error);
+
+    Capabilities capabilities_;
+    Parts parts_;
+    EventInterrupt completion_;
+    bool running_ = false;
+};
+
+}  // namespace umbra::vtd
