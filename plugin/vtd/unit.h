@@ -14,59 +14,50 @@
 // Architecture Specification, revision 4.1. Legacy mode only (TTM 00b).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
-#include <memory>
 
+#include "plugin/vtd/capabilities.h"
+#include "plugin/vtd/context_cache.h"
 #include "plugin/vtd/context_tables.h"
 #include "plugin/vtd/counters.h"
+#include "plugin/vtd/fault_log.h"
 #include "plugin/vtd/fault_reason.h"
 #include "plugin/vtd/guest_memory.h"
 #include "plugin/vtd/interrupt_remapping.h"
+#include "plugin/vtd/invalidation.h"
+#include "plugin/vtd/invalidation_queue.h"
+#include "plugin/vtd/iotlb.h"
 #include "plugin/vtd/ports.h"
+#include "plugin/vtd/registers.h"
 #include "plugin/vtd/saved_state.h"
+#include "plugin/vtd/second_stage.h"
 #include "plugin/vtd/types.h"
+#include "plugin/vtd/unit_properties.h"
 
 namespace umbra::vtd {
 
 // Bytes of MMIO space that the unit's registers occupy, from the unit's base address.
 inline constexpr std::uint32_t kRegisterSpace = 0x1000;
 
-// What the person who launches the machine chooses. Everything else that CAP and ECAP report is
-// fixed (capabilities.cc goes through them field by field).
-struct UnitProperties {
-    // CAP.CM: the guest must invalidate after every change of a table, also after making an absent
-    // entry present. The shadow needs it.
-    bool caching_mode = true;
-    // Widest IOVA in bits: 39 (three-level tables only) or 48 (three- and four-level tables).
-    unsigned address_width = 48;
-    // Width of guest-physical addresses in bits, 32 to 52: what the DMAR table reports as Host
-    // Address Width. Address bits above it are reserved in every table entry and register.
-    unsigned host_address_width = 48;
-    bool interrupt_remapping = true;       // ECAP.IR
-    bool extended_interrupt_mode = false;  // ECAP.EIM: 32-bit APIC ids; needs interrupt_remapping
-    bool pass_through = true;              // ECAP.PT
-    bool device_iotlb = false;             // ECAP.DT: devices may have TLBs of their own (ATS)
-    bool snoop_control = false;            // ECAP.SC
-
-    // A sentence that says what is wrong, or nullptr if a unit can be made of these.
-    [[nodiscard]] const char* error() const;
-};
-
 // What became of one DMA.
 struct Translation {
     bool ok = false;
-    // Meaningful if ok. `address` is where `iova` itself lands, offset within the page included.
+    // Meaningful if ok. `address` is where the IOVA itself lands, offset within the page included.
     Gpa address;
-    // Size in bytes minus one of the naturally aligned block around `iova` for which this answer
-    // holds: 0xfff, 0x1fffff or 0x3fffffff for a page, 0xfffff if addresses are not translated.
+    // Size in bytes minus one of the naturally aligned block around the IOVA for which this answer
+    // holds: that of the page (0xfff, 0x1fffff, 0x3fffffff), or 0xfffff if addresses pass unchanged
+    // or a larger block would reach into the interrupt address range.
     std::uint64_t page_mask = 0;
     // Everything that the mapping allows, which may be more than was asked for.
     Access granted = Access::none;
-    // Domain whose table was used; 0 if the request was blocked before a domain was known or if
-    // translation is off.
+    // Domain whose table was used, or that of a pass-through device. 0 if the request was blocked
+    // before a domain was known, or if translation is off.
     DomainId domain{};
     // Meaningful if not ok.
-    FaultReason reason{};
+    FaultReason reason = FaultReason::none;
+    // An FPD bit forbids recording the fault (translate() has heeded it already).
+    bool fault_processing_disabled = false;
 };
 
 class Unit {
@@ -80,7 +71,6 @@ class Unit {
 
     // `properties.error()` must be null. The unit comes up as after reset().
     Unit(const UnitProperties& properties, Ports ports);
-    ~Unit();
     Unit(const Unit&) = delete;
     Unit& operator=(const Unit&) = delete;
 
@@ -107,16 +97,23 @@ class Unit {
 
     // Translates a DMA of device `source` that needs `wanted` (Access::none is a zero-length
     // read). A failure is logged as the specification says, unless an FPD bit forbids it, and may
-    // send the fault event from the calling thread.
+    // send the fault event from the calling thread. An address in the interrupt address range is no
+    // DMA and is blocked here: the platform takes it to remap().
     [[nodiscard]] Translation translate(SourceId source, Iova iova, Access wanted);
 
-    // The same answer without side effects: nothing logged, cached or counted. `ok` means that the
-    // address is mapped at all; look at `granted` for what is allowed. For debuggers and replay.
+    // What the tables in guest memory say about `iova` now, without side effects: nothing is
+    // logged, counted or cached, and no cache is consulted. `ok` means that some access is
+    // possible; look at `granted` for which. For debuggers and replay.
     [[nodiscard]] Translation lookup(SourceId source, Iova iova) const;
 
     // Remaps a message that `source` wrote to the interrupt address range (0xFEEx_xxxx): `address`
     // and `data` as on the bus. Logs a fault as translate() does.
     [[nodiscard]] InterruptResult remap(SourceId source, std::uint64_t address, std::uint32_t data);
+
+    // The same answer without side effects: nothing logged or counted. For interrupt routes that
+    // are set up ahead of the interrupt.
+    [[nodiscard]] InterruptResult lookup_interrupt(SourceId source, std::uint64_t address,
+                                                   std::uint32_t data) const;
 
     // Where the tables that the guest has in force now send device `source`, read from guest memory
     // without side effects. With translation off it says so (see ContextLookup).
@@ -126,13 +123,57 @@ class Unit {
     [[nodiscard]] bool translation_enabled() const;
     [[nodiscard]] bool interrupt_remapping_enabled() const;
 
-    [[nodiscard]] const UnitProperties& properties() const;
-    [[nodiscard]] const Counters& counters() const;
-    void clear_counters();
+    [[nodiscard]] const UnitProperties& properties() const { return properties_; }
+    [[nodiscard]] const Counters& counters() const { return counters_; }
+    void clear_counters() { counters_.clear(); }
 
   private:
-    class Implementation;
-    std::unique_ptr<Implementation> implementation_;
+    // What is in force for DMA, and for interrupts. Each is one word, so that a translation sees
+    // table address and mode of one moment. unit.cc has the layout.
+    using TranslationState = std::uint64_t;
+    using InterruptState = std::uint64_t;
+
+    void write_register(std::uint32_t offset, std::uint64_t value, unsigned size);
+    void after_write(std::uint32_t offset);
+    void command_written();
+    void set_root_table();
+    void enable_translation(bool on);
+    void change_translation(TranslationState state);
+    void set_interrupt_table();
+    void enable_interrupt_remapping(bool on);
+    void allow_compatibility_interrupts(bool on);
+    void change_interrupts(InterruptState state);
+    void enable_queue(bool on);
+    void set_status(std::uint32_t bits, bool on);
+    void context_command_written();
+    void iotlb_command_written();
+    [[nodiscard]] bool carry_out(const InvalidationRequest& request, bool valid);
+    void adopt(TranslationState translation, InterruptState interrupts);
+
+    [[nodiscard]] ContextLookup cached_context(TranslationState state, SourceId source,
+                                               ContextCache::Generation generation);
+    [[nodiscard]] Translation second_stage(const ContextLookup& context, Iova iova, Access wanted,
+                                           Iotlb::Generation generation);
+    [[nodiscard]] Translation without_second_stage(const ContextLookup& context, Iova iova) const;
+    Translation report(SourceId source, Iova iova, Access wanted, const Translation& blocked);
+
+    UnitProperties properties_;
+    Capabilities capabilities_;
+    InvalidationObserver* observer_;
+
+    Counters counters_;
+    RegisterFile registers_;
+    ContextTables context_tables_;
+    ContextCache context_cache_;
+    SecondStage second_stage_;
+    Iotlb iotlb_;
+    InterruptRemapper interrupt_remapper_;
+    FaultLog fault_log_;
+    Invalidator invalidator_;
+    InvalidationQueue queue_;
+
+    std::atomic<TranslationState> translation_{0};
+    std::atomic<InterruptState> interrupts_{0};
 };
 
 }  // namespace umbra::vtd
