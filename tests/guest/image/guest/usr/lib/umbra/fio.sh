@@ -3,19 +3,26 @@
 #
 # What the workloads that run fio share.
 
-# Fails unless fio and the device's disk are there; sets BLOCK and BLOCK_BYTES.
+# Fails unless fio and the device's disk are there; sets BLOCK, BLOCK_BYTES and FIO_SIZE (bytes to work on).
 fio_find_disk() {
 	[ -x /usr/bin/fio ] || fail 4 "this image has no fio"
 	find_device
 	[ "$(pci_link "$DEVICE" driver)" = nvme ] || fail 4 "$DEVICE is not bound to the nvme driver"
 	wait_for_block
 	BLOCK_BYTES=$(device_block_bytes "$BLOCK")
+	# The key "size"; whole is the default of those workloads that use the whole disk.
+	FIO_SIZE=$BLOCK_BYTES
+	if [ "$UMBRA_size" != whole ]; then
+		FIO_SIZE=$(size_bytes "$UMBRA_size")
+		[ "$FIO_SIZE" -le "$BLOCK_BYTES" ] ||
+			fail 2 "size=$UMBRA_size is more than the disk has ($BLOCK_BYTES bytes)"
+	fi
 }
 
 # fio_run ARGUMENT…: runs fio on the disk, its JSON report in $WORK/report.json, its errors in $WORK/errors.
 fio_run() {
 	# Guests on the testbed may have no steady TSC, so the kernel's clock is used. Threads need no SysV shared memory.
-	/usr/bin/fio --name=umbra "--filename=/dev/$BLOCK" --direct=1 --thread --group_reporting --norandommap=0 \
+	/usr/bin/fio --name=umbra "--filename=/dev/$BLOCK" --direct=1 "--size=$FIO_SIZE" --thread --group_reporting --norandommap=0 \
 		--clocksource=clock_gettime --output-format=json "--output=$WORK/report.json" "$@" 2>"$WORK/errors"
 }
 
