@@ -503,13 +503,17 @@ bool Unit::interrupt_remapping_enabled() const {
     return (interrupts_.load(std::memory_order_acquire) & kRemappingOn) != 0;
 }
 
-InterruptResult Unit::remap(SourceId source, std::uint64_t address, std::uint32_t data) {
+InterruptResult Unit::lookup_interrupt(SourceId source, std::uint64_t address,
+                                       std::uint32_t data) const {
     const InterruptState state = interrupts_.load(std::memory_order_acquire);
     if ((state & kRemappingOn) == 0) {
         return InterruptRemapper::unchanged(address, data);
     }
-    const InterruptResult result =
-        interrupt_remapper_.remap(interrupt_table_of(state), source, address, data);
+    return interrupt_remapper_.remap(interrupt_table_of(state), source, address, data);
+}
+
+InterruptResult Unit::remap(SourceId source, std::uint64_t address, std::uint32_t data) {
+    const InterruptResult result = lookup_interrupt(source, address, data);
     if (!result.ok) [[unlikely]] {
         counters_.fault(result.reason).add();
         if (result.fault_processing_disabled) {
