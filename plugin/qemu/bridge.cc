@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/qemu/bridge.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "plugin/qemu/guest_ram.h"
+#include "plugin/qemu/statistics.h"
+#include "plugin/vtd/unit.h"
+
+namespace {
+
+using umbra::DomainId;
+using umbra::GuestRam;
+using umbra::Iova;
+using umbra::IovaRange;
+using umbra::SourceId;
+namespace vtd = umbra::vtd;
+
+static_assert(UMBRA_REGISTER_SPACE == vtd::kRegisterSpace);
+static_assert(UMBRA_SAVED_REGISTER_BYTES == vtd::SavedState::kRegisterBytes);
+static_assert(UMBRA_ACCESS_READ == static_cast<int>(umbra::Access::read));
+static_assert(UMBRA_ACCESS_WRITE == static_cast<int>(umbra::Access::write));
+
+class PlatformMessages final : public vtd::MessageSink {
+  public:
+    explicit PlatformMessages(const UmbraPlatform& platform) : platform_(platform) {}
+
+    void send(std::uint64_t address, std::uint32_t data) override {
+        platform_.send_message(platform_.opaque, address, data);
+    }
+
+  private:
+    const UmbraPlatform& platform_;
+};
+
+// Hands the unit's invalidations on to the platform. Those of interrupt entries are gathered: QEMU
+// refreshes every route at each, so one call for all before the guest sees them completed is right
+// and enough.
+class PlatformObserver final : public vtd::InvalidationObserver {
+  public:
+    explicit PlatformObserver(const UmbraPlatform& platform) : platform_(platform) {}
+
+    void context_global() override { contexts(scope(UMBRA_SCOPE_GLOBAL)); }
+    void context_domain(DomainId domain) override { contexts(scope(UMBRA_SCOPE_DOMAIN, domain)); }
+    void context_device(DomainId domain, SourceId source, unsigned function_mask) override {
+        // FM 0, 1, 2, 3 leaves out no function bit, bit 2, bits 2:1, bits 2:0.
+        constexpr std::uint8_t kIgnoredBits[] = {0, 4, 6, 7};
+        UmbraScope devices = scope(UMBRA_SCOPE_DEVICE, domain);
+        devices.source = source.value();
+        devices.function_mask = kIgnoredBits[function_mask & 3];
+        contexts(devices);
+    }
+
+    void iotlb_global() override { iotlb(scope(UMBRA_SCOPE_GLOBAL)); }
+    void iotlb_domain(DomainId domain) override { iotlb(scope(UMBRA_SCOPE_DOMAIN, domain)); }
+    void iotlb_pages(DomainId domain, Iova address, unsigned address_mask,
+                     bool /*leaf_only*/) override {
+        const std::uint64_t size = umbra::kPageSize << address_mask;
+        UmbraScope pages = scope(UMBRA_SCOPE_PAGES, domain);
+        pages.first = address.align_down(size).value();
+        pages.last = pages.first + (size - 1);
+        iotlb(pages);
+    }
+
+    void device_tlb(SourceId source, IovaRange range) override {
+        platform_.device_tlb_changed(platform_.opaque, source.value(), range.first.value(),
+                                     range.last.value());
+    }
+
+    void interrupt_entries_global() override { interrupt_entries_changed_ = true; }
+    void interrupt_entries(std::uint16_t /*first_index*/, unsigned /*index_mask*/) override {
+        interrupt_entries_changed_ = true;
+    }
+
+    void translation_changed(bool /*enabled*/) override {
+        platform_.translation_changed(platform_.opaque);
+    }
+    void interrupt_remapping_changed(bool /*enabled*/) override {
+        platform_.interrupt_remapping_changed(platform_.opaque);
+    }
+
+    void batch_begin() override {}
+    void barrier() override {
+        if (interrupt_entries_changed_) {
+            interrupt_entries_changed_ = false;
+            platform_.interrupt_entries_changed(platform_.opaque);
+        }
+    }
+    void batch_end() override {}
+
+  private:
+    static UmbraScope scope(UmbraScopeKind kind, DomainId domain = {}) {
+        UmbraScope made{};
+        made.kind = kind;
+        made.domain = static_cast<std::uint16_t>(domain);
+        return made;
+    }
+    void contexts(const UmbraScope& where) { platform_.contexts_changed(platform_.opaque, &where); }
+    void iotlb(const UmbraScope& where) { platform_.iotlb_changed(platform_.opaque, &where); }
+
+    const UmbraPlatform& platform_;
+    bool interrupt_entries_changed_ = false;
+};
+
+vtd::UnitProperties from_c(const UmbraUnitProperties& properties) {
+    return {
+        .caching_mode = properties.caching_mode,
+        .address_width = properties.address_width,
+        .host_address_width = properties.host_address_width,
+        .interrupt_remapping = properties.interrupt_remapping,
+        .extended_interrupt_mode = properties.extended_interrupt_mode,
+        .pass_through = properties.pass_through,
+        .device_iotlb = properties.device_iotlb,
+        .snoop_control = properties.snoop_control,
+    };
+}
+
+UmbraTranslation to_c(const vtd::Translation& translation) {
+    return {
+        .ok = translation.ok,
+        .access = static_cast<std::uint8_t>(translation.granted),
+        .address = translation.address.value(),
+        .page_mask = translation.page_mask,
+    };
+}
+
+UmbraInterrupt to_c(const vtd::InterruptResult& result) {
+    UmbraInterrupt interrupt{};
+    interrupt.ok = result.ok;
+    if (result.ok && result.remapped) {
+        interrupt.remapped = true;
+        interrupt.logical_destination = result.logical_destination;
+        interrupt.redirection_hint = result.redirection_hint;
+        interrupt.level_triggered = result.level_triggered;
+        interrupt.vector = result.vector;
+        interrupt.delivery_mode = static_cast<std::uint8_t>(result.delivery);
+        interrupt.destination = result.destination;
+    }
+    return interrupt;
+}
+
+}  // namespace
+
+struct UmbraUnit {
+    UmbraUnit(const UmbraUnitProperties& properties, const UmbraPlatform& outside)
+        : platform(outside),
+          memory(outside.write_memory, outside.opaque),
+          messages(platform),
+          observer(platform),
+          unit(from_c(properties),
+               {.memory = memory, .messages = messages, .observer = &observer}) {}
+
+    const UmbraPlatform platform;
+    GuestRam memory;
+    PlatformMessages messages;
+    PlatformObserver observer;
+    vtd::Unit unit;
+};
+
+extern "C" {
+
+UmbraRamMap* umbra_ram_map_new(const UmbraRamRange* ranges, size_t count) noexcept {
+    return std::make_unique<UmbraRamMap>(std::span(ranges, count)).release();
+}
+
+void umbra_ram_map_free(UmbraRamMap* map) noexcept {
+    const std::unique_ptr<UmbraRamMap> owned(map);
+}
+
+const char* umbra_unit_properties_error(const UmbraUnitProperties* properties) noexcept {
+    return from_c(*properties).error();
+}
+
+UmbraUnit* umbra_unit_new(const UmbraUnitProperties* properties,
+                          const UmbraPlatform* platform) noexcept {
+    return std::make_unique<UmbraUnit>(*properties, *platform).release();
+}
+
+void umbra_unit_free(UmbraUnit* unit) noexcept {
+    const std::unique_ptr<UmbraUnit> owned(unit);
+}
+
+UmbraRamMap* umbra_unit_swap_ram_map(UmbraUnit* unit, UmbraRamMap* map) noexcept {
+    return unit->memory.swap(map);
+}
+
+uint64_t umbra_unit_mmio_read(const UmbraUnit* unit, uint32_t offset, unsigned size) noexcept {
+    return unit->unit.mmio_read(offset, size);
+}
+
+void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
+                           unsigned size) noexcept {
+    unit->unit.mmio_write(offset, value, size);
+}
+
+void umbra_unit_reset(UmbraUnit* unit) noexcept {
+    unit->unit.reset();
+}
+
+UmbraTranslation umbra_unit_translate(UmbraUnit* unit, uint16_t source, uint64_t iova,
+                                      unsigned wanted) noexcept {
+    return to_c(
+        unit->unit.translate(SourceId(source), Iova(iova), static_cast<umbra::Access>(wanted & 3)));
+}
+
+UmbraTranslation umbra_unit_lookup(const UmbraUnit* unit, uint16_t source, uint64_t iova) noexcept {
+    return to_c(unit->unit.lookup(SourceId(source), Iova(iova)));
+}
+
+UmbraInterrupt umbra_unit_remap(UmbraUnit* unit, uint16_t source, uint64_t address,
+                                uint32_t data) noexcept {
+    return to_c(unit->unit.remap(SourceId(source), address, data));
+}
+
+UmbraInterrupt umbra_unit_lookup_interrupt(const UmbraUnit* unit, uint16_t source, uint64_t address,
+                                           uint32_t data) noexcept {
+    return to_c(unit->unit.lookup_interrupt(SourceId(source), address, data));
+}
+
+UmbraContext umbra_unit_context(const UmbraUnit* unit, uint16_t source) noexcept {
+    const vtd::ContextLookup context = unit->unit.context_of(SourceId(source));
+    if (!context.present) {
+        return {};
+    }
+    return {
+        .present = true,
+        .pass_through = context.type == vtd::TranslationType::pass_through,
+        .domain = static_cast<std::uint16_t>(context.domain),
+    };
+}
+
+bool umbra_unit_translation_enabled(const UmbraUnit* unit) noexcept {
+    return unit->unit.translation_enabled();
+}
+
+bool umbra_unit_interrupt_remapping_enabled(const UmbraUnit* unit) noexcept {
+    return unit->unit.interrupt_remapping_enabled();
+}
+
+void umbra_unit_save(const UmbraUnit* unit, UmbraSavedState* state) noexcept {
+    const vtd::SavedState saved = unit->unit.save();
+    *state = {
+        .version = saved.version,
+        .next_fault_record = saved.next_fault_record,
+        .root_table = saved.root_table,
+        .interrupt_table = saved.interrupt_table,
+        .registers = {},
+    };
+    std::copy(saved.registers.begin(), saved.registers.end(), state->registers);
+}
+
+bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) noexcept {
+    vtd::SavedState saved;
+    saved.version = state->version;
+    saved.root_table = state->root_table;
+    saved.interrupt_table = state->interrupt_table;
+    saved.next_fault_record = state->next_fault_record;
+    std::copy(std::begin(state->registers), std::end(state->registers), saved.registers.begin());
+    return unit->unit.restore(saved);
+}
+
+char* umbra_unit_statistics(const UmbraUnit* unit) noexcept {
+    const std::string json = umbra::statistics_json(unit->unit.counters());
+    auto copy = std::make_unique<char[]>(json.size() + 1);
+    std::memcpy(copy.get(), json.c_str(), json.size() + 1);
+    return copy.release();
+}
+
+void umbra_unit_clear_statistics(UmbraUnit* unit) noexcept {
+    unit->unit.clear_counters();
+}
+
+void umbra_string_free(char* string) noexcept {
+    const std::unique_ptr<char[]> owned(string);
+}
+
+}  // extern "C"

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/qemu/compat.h"
+
+#include "plugin/qemu/device_space.h"
+
+#include "hw/pci/pci.h"
+#include "hw/pci/pci_device.h"
+#include "plugin/qemu/interrupts.h"
+#include "qapi/error.h"
+#include "system/dma.h"
+
+#define TYPE_UMBRA_TRANSLATED_REGION "umbra-translated-region"
+
+enum { PRIORITY_MEMORY = 0, PRIORITY_WINDOW = 1 };
+
+#define SMALLEST_PAGE_MASK UINT64_C(0xfff)
+
+uint16_t umbra_device_space_source(const UmbraDeviceSpace* space) {
+    return (uint16_t)(qatomic_read(space->bus_number) << 8 | space->devfn);
+}
+
+/* ---- Interrupt window ---- */
+
+/* Only a write of four bytes is an interrupt (specification 3.14); the region takes larger ones as
+ * well, lest QEMU cut them into four-byte writes. */
+static bool is_message(hwaddr offset, unsigned size) {
+    return size == 4 && offset % 4 == 0;
+}
+
+static MemTxResult window_read(void* opaque, hwaddr offset, uint64_t* value, unsigned size,
+                               MemTxAttrs attrs) {
+    *value = ~UINT64_C(0);
+    return MEMTX_ERROR;
+}
+
+static MemTxResult window_write(void* opaque, hwaddr offset, uint64_t value, unsigned size,
+                                MemTxAttrs attrs) {
+    UmbraDeviceSpace* space = opaque;
+
+    /* The source-id is that of the space, not of `attrs`: a device model that moves data on the
+     * guest's behalf leaves `attrs` empty, and must not pass for another device by that. */
+    if (!is_message(offset, size) ||
+        !umbra_interrupt_deliver(space->context->unit, umbra_device_space_source(space),
+                                 UMBRA_INTERRUPT_WINDOW_BASE + offset, (uint32_t)value)) {
+        return MEMTX_ERROR;
+    }
+    return MEMTX_OK;
+}
+
+static const MemoryRegionOps window_ops = {
+    .read_with_attrs = window_read,
+    .write_with_attrs = window_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .valid = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+    .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+};
+
+/* The shared window is only in use while interrupts are not remapped, so nobody asks who sent. */
+static MemTxResult shared_window_write(void* opaque, hwaddr offset, uint64_t value, unsigned size,
+                                       MemTxAttrs attrs) {
+    UmbraSpaceContext* context = opaque;
+
+    if (!is_message(offset, size) ||
+        !umbra_interrupt_deliver(context->unit, attrs.requester_id,
+                                 UMBRA_INTERRUPT_WINDOW_BASE + offset, (uint32_t)value)) {
+        return MEMTX_ERROR;
+    }
+    return MEMTX_OK;
+}
+
+static const MemoryRegionOps shared_window_ops = {
+    .read_with_attrs = window_read,
+    .write_with_attrs = shared_window_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .valid = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+    .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
+};
+
+/* ---- Translated region ---- */
+
+static IOMMUTLBEntry region_translate(IOMMUMemoryRegion* region, hwaddr iova,
+                                      IOMMUAccessFlags wanted, int index) {
+    UmbraDeviceSpace* space = container_of(region, UmbraDeviceSpace, translated);
+    const uint16_t source = umbra_device_space_source(space);
+    /* QEMU asks with IOMMU_NONE when it wants to know the mapping and no DMA happens. */
+    const UmbraTranslation translation =
+        wanted == IOMMU_NONE ? umbra_unit_lookup(space->context->unit, source, iova)
+                             : umbra_unit_translate(space->context->unit, source, iova, wanted);
+
+    if (!translation.ok) {
+        return (IOMMUTLBEntry){
+            .target_as = &address_space_memory,
+            .iova = iova & ~SMALLEST_PAGE_MASK,
+            .addr_mask = SMALLEST_PAGE_MASK,
+            .perm = IOMMU_NONE,
+        };
+    }
+    return (IOMMUTLBEntry){
+        .target_as = &address_space_memory,
+        .iova = iova & ~translation.page_mask,
+        .translated_addr = translation.address & ~translation.page_mask,
+        .addr_mask = translation.page_mask,
+        .perm = (IOMMUAccessFlags)translation.access,
+    };
+}
+
+QEMU_BUILD_BUG_ON((int)UMBRA_ACCESS_READ != (int)IOMMU_RO ||
+                  (int)UMBRA_ACCESS_WRITE != (int)IOMMU_WO);
+
+static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFlag old_flags,
+                                      IOMMUNotifierFlag new_flags, Error** errp) {
+    UmbraDeviceSpace* space = container_of(region, UmbraDeviceSpace, translated);
+
+    if (new_flags & IOMMU_NOTIFIER_MAP) {
+        error_setg(errp,
+                   "umbra-viommu does not mirror guest mappings into the host yet, so device "
+                   "%02x.%x cannot be passed through behind it: use an emulated device",
+                   PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
+        return -ENOTSUP;
+    }
+    if ((new_flags & IOMMU_NOTIFIER_DEVIOTLB_UNMAP) && !space->context->device_iotlb) {
+        error_setg(errp,
+                   "device %02x.%x has a TLB of its own (ats=on): start umbra-viommu with "
+                   "device-iotlb=on, or the device with ats=off",
+                   PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
+        return -ENOTSUP;
+    }
+    space->notifier_flags = new_flags;
+    return 0;
+}
+
+/* A replay tells a listener of every mapping there is. Listeners for mappings are refused above,
+ * and those for unmaps have nothing to be told; QEMU's own replay would try all 2^52 pages. */
+static void region_replay(IOMMUMemoryRegion* region, IOMMUNotifier* notifier) {}
+
+static void translated_region_class_init(ObjectClass* klass, UmbraClassData* data) {
+    IOMMUMemoryRegionClass* region_class = IOMMU_MEMORY_REGION_CLASS(klass);
+
+    region_class->translate = region_translate;
+    region_class->notify_flag_changed = region_notify_flag_changed;
+    region_class->replay = region_replay;
+}
+
+void umbra_device_space_notify_unmap(UmbraDeviceSpace* space, IOMMUNotifierFlag type,
+                                     uint64_t first, uint64_t last) {
+    const uint64_t highest = MAKE_64BIT_MASK(0, space->context->address_width);
+    IOMMUNotifier* notifier;
+
+    if (!(space->notifier_flags & type)) {
+        return;
+    }
+    IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
+        uint64_t at = MAX(first, notifier->start);
+        const uint64_t end = MIN(MIN(last, notifier->end), highest);
+
+        if (!(notifier->notifier_flags & type)) {
+            continue;
+        }
+        /* A notification covers a naturally aligned power of two. */
+        while (at <= end) {
+            const uint64_t mask = dma_aligned_pow2_mask(at, end, space->context->address_width);
+            const IOMMUTLBEvent event = {
+                .type = type,
+                .entry =
+                    {
+                        .target_as = &address_space_memory,
+                        .iova = at,
+                        .addr_mask = mask,
+                        .perm = IOMMU_NONE,
+                    },
+            };
+
+            memory_region_notify_iommu_one(notifier, &event);
+            at += mask + 1;
+        }
+    }
+}
+
+/* ---- Views ---- */
+
+static UmbraView wanted_view(const UmbraDeviceSpace* space) {
+    UmbraContext context;
+
+    if (space->bus == NULL || !umbra_unit_translation_enabled(space->context->unit)) {
+        return UMBRA_VIEW_IDENTITY;
+    }
+    context = umbra_unit_context(space->context->unit, umbra_device_space_source(space));
+    return context.present && context.pass_through ? UMBRA_VIEW_IDENTITY : UMBRA_VIEW_TRANSLATED;
+}
+
+void umbra_device_space_update(UmbraDeviceSpace* space) {
+    space->view = wanted_view(space);
+
+    memory_region_transaction_begin();
+    memory_region_set_enabled(&space->identity, space->view == UMBRA_VIEW_IDENTITY);
+    memory_region_set_enabled(MEMORY_REGION(&space->translated),
+                              space->view == UMBRA_VIEW_TRANSLATED);
+    memory_region_set_enabled(&space->window,
+                              space->view == UMBRA_VIEW_TRANSLATED ||
+                                  umbra_unit_interrupt_remapping_enabled(space->context->unit));
+    memory_region_transaction_commit();
+}
+
+void umbra_space_context_init(UmbraSpaceContext* context, Object* owner, UmbraUnit* unit) {
+    MemoryRegion* memory = get_system_memory();
+
+    context->unit = unit;
+    memory_region_init(&context->identity, owner, "umbra-identity", UINT64_MAX);
+    memory_region_init_alias(&context->identity_memory, owner, "umbra-identity-memory", memory, 0,
+                             memory_region_size(memory));
+    memory_region_init_io(&context->identity_window, owner, &shared_window_ops, context,
+                          "umbra-interrupts", UMBRA_INTERRUPT_WINDOW_SIZE);
+    memory_region_add_subregion_overlap(&context->identity, 0, &context->identity_memory,
+                                        PRIORITY_MEMORY);
+    memory_region_add_subregion_overlap(&context->identity, UMBRA_INTERRUPT_WINDOW_BASE,
+                                        &context->identity_window, PRIORITY_WINDOW);
+}
+
+static UmbraDeviceSpace* space_new(Object* owner, UmbraSpaceContext* context, const char* name) {
+    UmbraDeviceSpace* space = UMBRA_DEVICE_SPACE(object_new(TYPE_UMBRA_DEVICE_SPACE));
+    Object* self = OBJECT(space);
+
+    object_property_add_child(owner, "device-space[*]", self);
+    object_unref(self); /* the owner holds it */
+
+    space->context = context;
+    space->bus_number = &space->fixed_bus_number;
+
+    memory_region_init(&space->root, self, name, UINT64_MAX);
+    memory_region_init_alias(&space->identity, self, "umbra-identity", &context->identity, 0,
+                             memory_region_size(&context->identity));
+    memory_region_init_iommu(&space->translated, sizeof(space->translated),
+                             TYPE_UMBRA_TRANSLATED_REGION, self, "umbra-translated", UINT64_MAX);
+    memory_region_init_io(&space->window, self, &window_ops, space, "umbra-interrupts",
+                          UMBRA_INTERRUPT_WINDOW_SIZE);
+    memory_region_add_subregion_overlap(&space->root, 0, &space->identity, PRIORITY_MEMORY);
+    memory_region_add_subregion_overlap(&space->root, 0, MEMORY_REGION(&space->translated),
+                                        PRIORITY_MEMORY);
+    memory_region_add_subregion_overlap(&space->root, UMBRA_INTERRUPT_WINDOW_BASE, &space->window,
+                                        PRIORITY_WINDOW);
+    memory_region_set_enabled(MEMORY_REGION(&space->translated), false);
+    return space;
+}
+
+UmbraDeviceSpace* umbra_device_space_new(Object* owner, UmbraSpaceContext* context, PCIBus* bus,
+                                         uint8_t devfn) {
+    g_autofree char* name = g_strdup_printf("umbra-%02x.%x", PCI_SLOT(devfn), PCI_FUNC(devfn));
+    UmbraDeviceSpace* space = space_new(owner, context, name);
+
+    space->bus = bus;
+    space->devfn = devfn;
+    if (pci_bus_is_root(bus)) {
+        space->fixed_bus_number = (uint8_t)pci_bus_num(bus);
+    } else {
+        space->bus_number = &bus->parent_dev->config[PCI_SECONDARY_BUS];
+    }
+    umbra_device_space_update(space);
+    address_space_init(&space->address_space, &space->root, name);
+    return space;
+}
+
+UmbraDeviceSpace* umbra_platform_space_new(Object* owner, UmbraSpaceContext* context,
+                                           uint16_t source) {
+    UmbraDeviceSpace* space = space_new(owner, context, "umbra-platform");
+
+    space->fixed_bus_number = source >> 8;
+    space->devfn = source & 0xff;
+    umbra_device_space_update(space);
+    address_space_init(&space->address_space, &space->root, "umbra-platform");
+    return space;
+}
+
+static void space_release(struct rcu_head* rcu) {
+    object_unparent(OBJECT(container_of(rcu, UmbraDeviceSpace, rcu)));
+}
+
+void umbra_device_space_delete(UmbraDeviceSpace* space) {
+    space->fixed_bus_number = qatomic_read(space->bus_number);
+    qatomic_set(&space->bus_number, &space->fixed_bus_number);
+
+    memory_region_transaction_begin();
+    memory_region_del_subregion(&space->root, &space->window);
+    memory_region_del_subregion(&space->root, MEMORY_REGION(&space->translated));
+    memory_region_del_subregion(&space->root, &space->identity);
+    memory_region_transaction_commit();
+
+    /* Both run after the grace period, in this order. */
+    address_space_destroy(&space->address_space);
+    call_rcu1(&space->rcu, space_release);
+}
+
+void umbra_device_space_register_types(void) {
+    static const TypeInfo space_info = {
+        .name = TYPE_UMBRA_DEVICE_SPACE,
+        .parent = TYPE_OBJECT,
+        .instance_size = sizeof(UmbraDeviceSpace),
+    };
+    static const TypeInfo region_info = {
+        .name = TYPE_UMBRA_TRANSLATED_REGION,
+        .parent = TYPE_IOMMU_MEMORY_REGION,
+        .class_init = translated_region_class_init,
+    };
+
+    type_register_static(&space_info);
+    type_register_static(&region_info);
+}

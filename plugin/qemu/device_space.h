@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A device's view of memory: the address space in which its DMA happens.
+//
+//   root
+//    +-- window      0xfee00000, 1 MiB: writes are interrupts, remapped under the device's
+//    |               source-id. On while the unit remaps interrupts or translates the device.
+//    +-- translated  IOMMU region: every access asks the unit. On while the unit translates.
+//    +-- identity    all of guest memory as it is. On otherwise: translation is off, or the
+//                    device's context entry says pass-through.
+//
+// Identity is a region of its own, not a translation, for two reasons: DMA takes no detour, and a
+// listener that maps memory into a host IOMMU (VFIO) sees plain RAM to map. It is an alias to one
+// region for all devices, so that QEMU can share one flat view among them.
+//
+// There is one space for each (bus, function) that a device asked for, kept until its bus goes. The
+// bus *number* is the guest's to assign, so the source-id is made anew for every access.
+//
+// Functions need the big lock, except where DMA comes in.
+#ifndef UMBRA_QEMU_DEVICE_SPACE_H
+#define UMBRA_QEMU_DEVICE_SPACE_H
+
+#include "plugin/qemu/bridge.h"
+#include "plugin/qemu/compat.h"
+
+#include "hw/pci/pci_bus.h"
+#include "qemu/rcu.h"
+
+#define TYPE_UMBRA_DEVICE_SPACE "umbra-device-space"
+OBJECT_DECLARE_SIMPLE_TYPE(UmbraDeviceSpace, UMBRA_DEVICE_SPACE)
+
+/* Where writes are interrupts (specification 3.14). */
+#define UMBRA_INTERRUPT_WINDOW_BASE 0xfee00000ULL
+#define UMBRA_INTERRUPT_WINDOW_SIZE 0x00100000ULL
+
+typedef enum UmbraView {
+    UMBRA_VIEW_IDENTITY,
+    UMBRA_VIEW_TRANSLATED,
+} UmbraView;
+
+/* What all spaces of a unit have in common. */
+typedef struct UmbraSpaceContext {
+    UmbraUnit* unit;
+    unsigned address_width; /* of IOVAs, in bits */
+    bool caching_mode;
+    bool device_iotlb;
+    /* All of guest memory, and the interrupt window for devices that need no source-id. */
+    MemoryRegion identity;
+    MemoryRegion identity_memory;
+    MemoryRegion identity_window;
+} UmbraSpaceContext;
+
+struct UmbraDeviceSpace {
+    Object parent;
+
+    UmbraSpaceContext* context;
+    PCIBus* bus; /* NULL: the I/O APIC, which is on no bus and is never translated */
+    uint8_t devfn;
+    /* Where the guest's number of `bus` stands: configuration space of its bridge, or
+     * fixed_bus_number for a root bus. */
+    const uint8_t* bus_number;
+    uint8_t fixed_bus_number;
+
+    AddressSpace address_space;
+    MemoryRegion root;
+    MemoryRegion identity;
+    IOMMUMemoryRegion translated;
+    MemoryRegion window;
+    UmbraView view;
+    IOMMUNotifierFlag notifier_flags;
+
+    struct rcu_head rcu;
+};
+
+void umbra_device_space_register_types(void);
+
+/* Sets up the regions that spaces share, owned by `owner`. Properties are the caller's to set. */
+void umbra_space_context_init(UmbraSpaceContext* context, Object* owner, UmbraUnit* unit);
+
+/* The new space is a child of `owner`, which `context` is part of. */
+UmbraDeviceSpace* umbra_device_space_new(Object* owner, UmbraSpaceContext* context, PCIBus* bus,
+                                         uint8_t devfn);
+/* A space for the platform's own messages, from the fixed `source`. */
+UmbraDeviceSpace* umbra_platform_space_new(Object* owner, UmbraSpaceContext* context,
+                                           uint16_t source);
+/* Takes the space apart; it is freed after a grace period. No device uses it any more. */
+void umbra_device_space_delete(UmbraDeviceSpace* space);
+
+/* The requester id under which the device is on the bus now. Any thread. */
+uint16_t umbra_device_space_source(const UmbraDeviceSpace* space);
+
+/* Chooses the view that the guest's tables ask for now. */
+void umbra_device_space_update(UmbraDeviceSpace* space);
+
+/* Tells listeners (vhost) that nothing in `first` to `last` may be used any more; `type` says
+ * whether their own cache or a device's TLB is meant. */
+void umbra_device_space_notify_unmap(UmbraDeviceSpace* space, IOMMUNotifierFlag type,
+                                     uint64_t first, uint64_t last);
+
+#endif

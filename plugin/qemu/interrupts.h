@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Interrupt messages on their way to the local APICs.
+#ifndef UMBRA_QEMU_INTERRUPTS_H
+#define UMBRA_QEMU_INTERRUPTS_H
+
+#include "plugin/qemu/bridge.h"
+#include "plugin/qemu/compat.h"
+
+#include "hw/pci/msi.h"
+
+/* Remaps a message of device `source` and delivers the result. False if it was blocked; the unit
+ * has logged the fault then. Needs the big lock. */
+bool umbra_interrupt_deliver(UmbraUnit* unit, uint16_t source, uint64_t address, uint32_t data);
+
+/* The message that `source` sends comes out as *remapped. False if it would be blocked; nothing is
+ * logged. For routes that are set up ahead of the interrupt. Needs the big lock. */
+bool umbra_interrupt_route(const UmbraUnit* unit, uint16_t source, const MSIMessage* message,
+                           MSIMessage* remapped);
+
+/* Delivers a message as it is, from any thread: at once if the caller has the big lock, else soon
+ * after, from the main loop. */
+void umbra_interrupt_send(uint64_t address, uint32_t data);
+
+#endif

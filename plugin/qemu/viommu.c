@@ -1,0 +1,600 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/qemu/compat.h"
+
+#include "plugin/qemu/viommu.h"
+
+#include "hw/boards.h"
+#include "hw/core/cpu.h"
+#include "hw/i386/pc.h"
+#include "hw/i386/x86-iommu.h"
+#include "hw/pci-host/q35.h"
+#include "hw/pci/pci.h"
+#include "hw/pci/pci_bridge.h"
+#include "hw/pci/pci_bus.h"
+#include "hw/qdev-properties.h"
+#include "kvm/kvm_i386.h"
+#include "migration/vmstate.h"
+#include "plugin/qemu/bridge.h"
+#include "plugin/qemu/device_space.h"
+#include "plugin/qemu/dmar_table.h"
+#include "plugin/qemu/interrupts.h"
+#include "plugin/qemu/ram_listener.h"
+#include "qapi/error.h"
+#include "qapi/visitor.h"
+#include "qemu/error-report.h"
+#include "qobject/qjson.h"
+#include "qobject/qobject.h"
+#include "system/kvm.h"
+#include "system/runstate.h"
+
+/* Where chipsets of this kind have their unit, and where a guest's firmware leaves room for it. */
+#define REGISTER_BASE 0xfed90000ULL
+
+#define PLATFORM_SOURCE(bus, devfn) ((uint16_t)((bus) << 8 | (devfn)))
+#define IOAPIC_SOURCE PLATFORM_SOURCE(Q35_PSEUDO_BUS_PLATFORM, Q35_PSEUDO_DEVFN_IOAPIC)
+
+OBJECT_DECLARE_TYPE(UmbraViommu, UmbraViommuClass, UMBRA_VIOMMU)
+
+struct UmbraViommuClass {
+    X86IOMMUClass parent;
+    DeviceRealize parent_realize;
+};
+
+struct UmbraViommu {
+    X86IOMMUState parent;
+
+    /* Properties; the others are x86-iommu's. */
+    bool caching_mode;
+    bool snoop_control;
+    uint8_t address_width;
+    OnOffAuto extended_interrupt_mode;
+
+    UmbraUnit* unit;
+    MemoryRegion registers;
+    UmbraRamListener ram;
+    UmbraSpaceContext space_context;
+    GHashTable* spaces; /* SpaceKey to UmbraDeviceSpace; owns the keys */
+    UmbraDeviceSpace* ioapic_space;
+    DeviceListener device_listener;
+    UmbraSavedState saved; /* only while state is saved or loaded */
+};
+
+/* ---- Properties ---- */
+
+typedef struct PropertyHelp {
+    const char* name;
+    const char* values;
+    const char* default_value;
+    const char* description;
+} PropertyHelp;
+
+static const PropertyHelp property_help[] = {
+    {"caching-mode", "on|off", "on",
+     "Guest must invalidate after every change of its tables (CAP.CM); pass-through needs it"},
+    {"aw-bits", "39|48", "48",
+     "Width of I/O virtual addresses: 39 has three-level tables, 48 four-level ones as well"},
+    {"intremap", "on|off|auto", "auto",
+     "Remap interrupts; auto is on unless KVM has the whole interrupt controller "
+     "(kernel-irqchip=on)"},
+    {"eim", "on|off|auto", "auto",
+     "32-bit APIC ids in remapped interrupts (x2APIC); auto is on if intremap and the accelerator "
+     "allow it"},
+    {"pt", "on|off", "on",
+     "Guest may let a device's DMA pass untranslated (ECAP.PT), as with iommu=pt"},
+    {"device-iotlb", "on|off", "off",
+     "Devices may have translation caches of their own (ATS), such as vhost with ats=on"},
+    {"snoop-control", "on|off", "off", "Guest may set the snoop bit in its tables (ECAP.SC)"},
+};
+
+void umbra_viommu_print_help(FILE* out) {
+    fprintf(out,
+            "Umbra: a virtual Intel VT-d unit\n\n"
+            "  -M q35 -plugin file=umbra.so -device " TYPE_UMBRA_VIOMMU
+            "[,property=value...]\n\n"
+            "Name it before the devices that are to be behind it. Properties:\n\n");
+    for (size_t i = 0; i < ARRAY_SIZE(property_help); i++) {
+        const PropertyHelp* help = &property_help[i];
+
+        fprintf(out, "  %-14s %-12s (default: %s)\n      %s\n", help->name, help->values,
+                help->default_value, help->description);
+    }
+    fprintf(out,
+            "\nWhile the machine runs (QMP; the path ends in the device's id):\n\n"
+            "  qom-get /machine/peripheral/ID statistics        counters, as one object\n"
+            "  qom-set /machine/peripheral/ID statistics-clear  true sets them to 0\n");
+}
+
+/* ---- Registers ---- */
+
+static uint64_t registers_read(void* opaque, hwaddr offset, unsigned size) {
+    const UmbraViommu* self = opaque;
+
+    return umbra_unit_mmio_read(self->unit, (uint32_t)offset, size);
+}
+
+static void registers_write(void* opaque, hwaddr offset, uint64_t value, unsigned size) {
+    UmbraViommu* self = opaque;
+
+    umbra_unit_mmio_write(self->unit, (uint32_t)offset, value, size);
+}
+
+static const MemoryRegionOps registers_ops = {
+    .read = registers_read,
+    .write = registers_write,
+    .endianness = DEVICE_LITTLE_ENDIAN,
+    .valid = {.min_access_size = 4, .max_access_size = 8},
+    .impl = {.min_access_size = 4, .max_access_size = 8},
+};
+
+/* ---- Devices behind the unit ---- */
+
+/* By bus and not by bus number: the guest assigns that later, and may assign it anew. */
+typedef struct SpaceKey {
+    PCIBus* bus;
+    uint8_t devfn;
+} SpaceKey;
+
+static guint space_key_hash(gconstpointer key) {
+    const SpaceKey* space = key;
+
+    return g_direct_hash(space->bus) * 31 + space->devfn;
+}
+
+static gboolean space_key_equal(gconstpointer a, gconstpointer b) {
+    const SpaceKey* left = a;
+    const SpaceKey* right = b;
+
+    return left->bus == right->bus && left->devfn == right->devfn;
+}
+
+static AddressSpace* get_address_space(PCIBus* bus, void* opaque, int devfn) {
+    UmbraViommu* self = opaque;
+    const SpaceKey key = {.bus = bus, .devfn = (uint8_t)devfn};
+    UmbraDeviceSpace* space = g_hash_table_lookup(self->spaces, &key);
+
+    if (space == NULL) {
+        space = umbra_device_space_new(OBJECT(self), &self->space_context, bus, key.devfn);
+        g_hash_table_insert(self->spaces, g_memdup2(&key, sizeof(key)), space);
+    }
+    return &space->address_space;
+}
+
+static bool set_iommu_device(PCIBus* bus, void* opaque, int devfn, HostIOMMUDevice* host_device,
+                             Error** errp) {
+    error_setg(errp,
+               TYPE_UMBRA_VIOMMU
+               " does not mirror guest mappings into the host yet, so host "
+               "device %02x.%x cannot be passed through behind it: use an emulated device, or "
+               "QEMU's intel-iommu",
+               PCI_SLOT(devfn), PCI_FUNC(devfn));
+    return false;
+}
+
+static void unset_iommu_device(PCIBus* bus, void* opaque, int devfn) {}
+
+static const PCIIOMMUOps iommu_ops = {
+    .get_address_space = get_address_space,
+    .set_iommu_device = set_iommu_device,
+    .unset_iommu_device = unset_iommu_device,
+};
+
+/* A bridge that is unplugged takes its bus along, and the spaces of the functions that were on it;
+ * its memory may come back as another bus. */
+static void device_unrealized(DeviceListener* listener, DeviceState* device) {
+    UmbraViommu* self = container_of(listener, UmbraViommu, device_listener);
+    GHashTableIter iterator;
+    UmbraDeviceSpace* space;
+
+    if (!object_dynamic_cast(OBJECT(device), TYPE_PCI_BRIDGE)) {
+        return;
+    }
+    g_hash_table_iter_init(&iterator, self->spaces);
+    while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
+        if (DEVICE(space->bus->parent_dev) == device) {
+            g_hash_table_iter_remove(&iterator);
+            umbra_device_space_delete(space);
+        }
+    }
+}
+
+/* ---- What the unit tells the platform ---- */
+
+static bool platform_write_memory(void* opaque, uint64_t address, const void* from, size_t size) {
+    return address_space_write(&address_space_memory, address, MEMTXATTRS_UNSPECIFIED, from,
+                               size) == MEMTX_OK;
+}
+
+static void platform_send_message(void* opaque, uint64_t address, uint32_t data) {
+    umbra_interrupt_send(address, data);
+}
+
+static void update_all_spaces(UmbraViommu* self) {
+    GHashTableIter iterator;
+    UmbraDeviceSpace* space;
+
+    /* One commit for all of them. */
+    memory_region_transaction_begin();
+    g_hash_table_iter_init(&iterator, self->spaces);
+    while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
+        umbra_device_space_update(space);
+    }
+    umbra_device_space_update(self->ioapic_space);
+    memory_region_transaction_commit();
+}
+
+static bool scope_has_source(const UmbraScope* scope, uint16_t source) {
+    return scope->kind != UMBRA_SCOPE_DEVICE ||
+           ((scope->source ^ source) & ~(uint16_t)scope->function_mask) == 0;
+}
+
+static void platform_contexts_changed(void* opaque, const UmbraScope* scope) {
+    UmbraViommu* self = opaque;
+    GHashTableIter iterator;
+    UmbraDeviceSpace* space;
+
+    memory_region_transaction_begin();
+    g_hash_table_iter_init(&iterator, self->spaces);
+    while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
+        /* A domain-selective one concerns devices that were in the domain, and only the tables of
+         * now can be read: look at all. */
+        if (scope_has_source(scope, umbra_device_space_source(space))) {
+            umbra_device_space_update(space);
+            umbra_device_space_notify_unmap(space, IOMMU_NOTIFIER_UNMAP, 0, UINT64_MAX);
+        }
+    }
+    memory_region_transaction_commit();
+}
+
+static void platform_translation_changed(void* opaque) {
+    const UmbraScope everything = {.kind = UMBRA_SCOPE_GLOBAL};
+
+    platform_contexts_changed(opaque, &everything);
+}
+
+static bool scope_has_domain(const UmbraViommu* self, const UmbraScope* scope,
+                             const UmbraDeviceSpace* space) {
+    UmbraContext context;
+
+    if (scope->kind == UMBRA_SCOPE_GLOBAL) {
+        return true;
+    }
+    context = umbra_unit_context(self->unit, umbra_device_space_source(space));
+    return context.present && context.domain == scope->domain;
+}
+
+static void platform_iotlb_changed(void* opaque, const UmbraScope* scope) {
+    UmbraViommu* self = opaque;
+    const uint64_t last = scope->kind == UMBRA_SCOPE_PAGES ? scope->last : UINT64_MAX;
+    GHashTableIter iterator;
+    UmbraDeviceSpace* space;
+
+    g_hash_table_iter_init(&iterator, self->spaces);
+    while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
+        if ((space->notifier_flags & IOMMU_NOTIFIER_UNMAP) &&
+            scope_has_domain(self, scope, space)) {
+            umbra_device_space_notify_unmap(space, IOMMU_NOTIFIER_UNMAP, scope->first, last);
+        }
+    }
+}
+
+static void platform_device_tlb_changed(void* opaque, uint16_t source, uint64_t first,
+                                        uint64_t last) {
+    UmbraViommu* self = opaque;
+    GHashTableIter iterator;
+    UmbraDeviceSpace* space;
+
+    g_hash_table_iter_init(&iterator, self->spaces);
+    while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
+        if (umbra_device_space_source(space) == source) {
+            umbra_device_space_notify_unmap(space, IOMMU_NOTIFIER_DEVIOTLB_UNMAP, first, last);
+        }
+    }
+}
+
+static void platform_interrupt_entries_changed(void* opaque) {
+    x86_iommu_iec_notify_all(X86_IOMMU_DEVICE(opaque), true, 0, 0);
+}
+
+static void platform_interrupt_remapping_changed(void* opaque) {
+    update_all_spaces(opaque);
+    platform_interrupt_entries_changed(opaque);
+}
+
+/* KVM asks for the outcome when it makes or refreshes a route (an irqfd, or a pin of the I/O APIC,
+ * which comes without a source-id). */
+static int int_remap(X86IOMMUState* iommu, MSIMessage* message, MSIMessage* remapped,
+                     uint16_t source) {
+    UmbraViommu* self = UMBRA_VIOMMU(iommu);
+
+    if (source == X86_IOMMU_SID_INVALID) {
+        source = IOAPIC_SOURCE;
+    }
+    return umbra_interrupt_route(self->unit, source, message, remapped) ? 0 : -EINVAL;
+}
+
+/* ---- Life ---- */
+
+/* What QEMU's x86-iommu would refuse in fewer words, or not at all. */
+static bool check_machine(UmbraViommu* self, Error** errp) {
+    const X86IOMMUState* iommu = X86_IOMMU_DEVICE(self);
+
+    if (!object_resolve_path_type("", TYPE_Q35_HOST_DEVICE, NULL)) {
+        error_setg(errp, TYPE_UMBRA_VIOMMU " needs the q35 machine: start QEMU with -M q35");
+        return false;
+    }
+    if (iommu->intr_supported == ON_OFF_AUTO_ON && kvm_irqchip_in_kernel() &&
+        !kvm_irqchip_is_split()) {
+        error_setg(errp,
+                   "intremap=on cannot work while KVM has the whole interrupt controller: "
+                   "start QEMU with -M q35,kernel-irqchip=split, or " TYPE_UMBRA_VIOMMU
+                   " with intremap=off");
+        return false;
+    }
+    if (!umbra_dma_translation_wanted(iommu)) {
+        error_setg(errp, TYPE_UMBRA_VIOMMU " always translates: leave dma-translation=off out");
+        return false;
+    }
+    return true;
+}
+
+/* Sets *enabled to what the property and the platform amount to. */
+static bool decide_extended_interrupt_mode(UmbraViommu* self, bool* enabled, Error** errp) {
+    const bool remapping = x86_iommu_ir_supported(X86_IOMMU_DEVICE(self));
+    /* 32-bit destinations need an interrupt controller that takes them: QEMU's own under TCG, or
+     * KVM's if it can be switched to that format. */
+    const bool possible = kvm_enabled() ? kvm_irqchip_is_split() && kvm_enable_x2apic() : true;
+
+    *enabled = false;
+    if (self->extended_interrupt_mode == ON_OFF_AUTO_ON) {
+        if (!remapping) {
+            error_setg(errp, "eim=on needs intremap=on");
+            return false;
+        }
+        if (!possible) {
+            error_setg(errp,
+                       "eim=on needs KVM with x2APIC support and -M q35,kernel-irqchip=split; "
+                       "or set eim=off");
+            return false;
+        }
+    }
+    *enabled = self->extended_interrupt_mode != ON_OFF_AUTO_OFF && remapping && possible;
+    return true;
+}
+
+/* Width of guest-physical addresses: that of the guest's CPUs. */
+static unsigned guest_address_width(void) {
+    enum { NARROWEST = 36, WIDEST = 52 };
+    unsigned width = WIDEST;
+
+    if (first_cpu != NULL && object_property_find(OBJECT(first_cpu), "phys-bits")) {
+        width = (unsigned)object_property_get_uint(OBJECT(first_cpu), "phys-bits", &error_abort);
+    }
+    return MIN(MAX(width, NARROWEST), WIDEST);
+}
+
+static bool collect_properties(UmbraViommu* self, UmbraUnitProperties* properties, Error** errp) {
+    const X86IOMMUState* iommu = X86_IOMMU_DEVICE(self);
+    const char* problem;
+
+    if (self->address_width != 39 && self->address_width != 48) {
+        error_setg(errp, "aw-bits=%u is not supported: use 39 or 48", self->address_width);
+        return false;
+    }
+    *properties = (UmbraUnitProperties){
+        .address_width = self->address_width,
+        .host_address_width = guest_address_width(),
+        .caching_mode = self->caching_mode,
+        .interrupt_remapping = x86_iommu_ir_supported(X86_IOMMU_DEVICE(self)),
+        .pass_through = iommu->pt_supported,
+        .device_iotlb = iommu->dt_supported,
+        .snoop_control = self->snoop_control,
+    };
+    if (!decide_extended_interrupt_mode(self, &properties->extended_interrupt_mode, errp)) {
+        return false;
+    }
+    problem = umbra_unit_properties_error(properties);
+    if (problem != NULL) {
+        error_setg(errp, "%s", problem);
+        return false;
+    }
+    return true;
+}
+
+/* Bridges get their bus numbers back after the unit its tables when state is loaded, and what view
+ * a device behind one has depends on both. When the machine goes on, everything is in place. */
+static void run_state_changed(void* opaque, bool running, RunState state) {
+    if (running) {
+        update_all_spaces(opaque);
+    }
+}
+
+static void connect_devices(UmbraViommu* self, const UmbraUnitProperties* properties) {
+    PCIBus* root_bus = PC_MACHINE(qdev_get_machine())->pcibus;
+
+    self->spaces = g_hash_table_new_full(space_key_hash, space_key_equal, g_free, NULL);
+    self->space_context.address_width = properties->address_width;
+    self->space_context.device_iotlb = properties->device_iotlb;
+    umbra_space_context_init(&self->space_context, OBJECT(self), self->unit);
+
+    self->ioapic_space =
+        umbra_platform_space_new(OBJECT(self), &self->space_context, IOAPIC_SOURCE);
+    X86_MACHINE(qdev_get_machine())->ioapic_as = &self->ioapic_space->address_space;
+
+    pci_setup_iommu(root_bus, &iommu_ops, self);
+    self->device_listener.unrealize = device_unrealized;
+    device_listener_register(&self->device_listener);
+}
+
+static void unit_realize(DeviceState* device, Error** errp) {
+    UmbraViommu* self = UMBRA_VIOMMU(device);
+    const UmbraPlatform platform = {
+        .opaque = self,
+        .write_memory = platform_write_memory,
+        .send_message = platform_send_message,
+        .translation_changed = platform_translation_changed,
+        .contexts_changed = platform_contexts_changed,
+        .iotlb_changed = platform_iotlb_changed,
+        .device_tlb_changed = platform_device_tlb_changed,
+        .interrupt_remapping_changed = platform_interrupt_remapping_changed,
+        .interrupt_entries_changed = platform_interrupt_entries_changed,
+    };
+    UmbraUnitProperties properties;
+    UmbraDmarTable dmar;
+
+    if (!collect_properties(self, &properties, errp)) {
+        return;
+    }
+    dmar = (UmbraDmarTable){
+        .register_base = REGISTER_BASE,
+        .host_address_width = properties.host_address_width,
+        .interrupt_remapping = properties.interrupt_remapping,
+        .address_translation_services = properties.device_iotlb,
+    };
+    if (!umbra_dmar_table_add(&dmar, errp)) {
+        return;
+    }
+
+    self->unit = umbra_unit_new(&properties, &platform);
+    umbra_ram_listener_start(&self->ram, self->unit);
+
+    memory_region_init_io(&self->registers, OBJECT(self), &registers_ops, self, TYPE_UMBRA_VIOMMU,
+                          UMBRA_REGISTER_SPACE);
+    sysbus_init_mmio(SYS_BUS_DEVICE(self), &self->registers);
+    sysbus_mmio_map(SYS_BUS_DEVICE(self), 0, REGISTER_BASE);
+
+    connect_devices(self, &properties);
+    qdev_add_vm_change_state_handler(device, run_state_changed, self);
+}
+
+static void viommu_realize(DeviceState* device, Error** errp) {
+    UmbraViommuClass* self_class = UMBRA_VIOMMU_GET_CLASS(device);
+
+    if (check_machine(UMBRA_VIOMMU(device), errp)) {
+        self_class->parent_realize(device, errp);
+    }
+}
+
+/* In the last phase, when every device has stopped its DMA. */
+static void reset_exit(Object* object, ResetType type) {
+    umbra_unit_reset(UMBRA_VIOMMU(object)->unit);
+}
+
+/* ---- Migration ---- */
+
+static int pre_save(void* opaque) {
+    UmbraViommu* self = opaque;
+
+    umbra_unit_save(self->unit, &self->saved);
+    return 0;
+}
+
+static int post_load(void* opaque, int version) {
+    UmbraViommu* self = opaque;
+
+    if (!umbra_unit_restore(self->unit, &self->saved)) {
+        error_report(TYPE_UMBRA_VIOMMU
+                     ": the saved state is not that of a unit with these "
+                     "properties; start QEMU with those of the source");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static const VMStateDescription viommu_vmstate = {
+    .name = TYPE_UMBRA_VIOMMU,
+    .version_id = 1,
+    .minimum_version_id = 1,
+    .priority = MIG_PRI_IOMMU,
+    .pre_save = pre_save,
+    .post_load = post_load,
+    .fields =
+        (const VMStateField[]){
+            VMSTATE_UINT32(saved.version, UmbraViommu),
+            VMSTATE_UINT32(saved.next_fault_record, UmbraViommu),
+            VMSTATE_UINT64(saved.root_table, UmbraViommu),
+            VMSTATE_UINT64(saved.interrupt_table, UmbraViommu),
+            VMSTATE_UINT8_ARRAY(saved.registers, UmbraViommu, UMBRA_SAVED_REGISTER_BYTES),
+            VMSTATE_END_OF_LIST(),
+        },
+};
+
+/* ---- Statistics ---- */
+
+static void get_statistics(Object* object, Visitor* visitor, const char* name, void* opaque,
+                           Error** errp) {
+    UmbraViommu* self = UMBRA_VIOMMU(object);
+    char* json;
+    QObject* statistics;
+
+    if (self->unit == NULL) {
+        error_setg(errp, "the device is not realized");
+        return;
+    }
+    json = umbra_unit_statistics(self->unit);
+    statistics = qobject_from_json(json, &error_abort);
+    umbra_string_free(json);
+    visit_type_any(visitor, name, &statistics, errp);
+    qobject_unref(statistics);
+}
+
+static void set_statistics_clear(Object* object, bool value, Error** errp) {
+    UmbraViommu* self = UMBRA_VIOMMU(object);
+
+    if (value && self->unit != NULL) {
+        umbra_unit_clear_statistics(self->unit);
+    }
+}
+
+/* ---- Types ---- */
+
+static const Property viommu_properties[] = {
+    DEFINE_PROP_BOOL("caching-mode", UmbraViommu, caching_mode, true),
+    DEFINE_PROP_UINT8("aw-bits", UmbraViommu, address_width, 48),
+    DEFINE_PROP_ON_OFF_AUTO("eim", UmbraViommu, extended_interrupt_mode, ON_OFF_AUTO_AUTO),
+    DEFINE_PROP_BOOL("snoop-control", UmbraViommu, snoop_control, false),
+};
+
+static void viommu_class_init(ObjectClass* klass, UmbraClassData* data) {
+    DeviceClass* device_class = DEVICE_CLASS(klass);
+    X86IOMMUClass* iommu_class = X86_IOMMU_DEVICE_CLASS(klass);
+    UmbraViommuClass* self_class = UMBRA_VIOMMU_CLASS(klass);
+
+    device_class_set_parent_realize(device_class, viommu_realize, &self_class->parent_realize);
+    device_class_set_props(device_class, viommu_properties);
+    device_class->vmsd = &viommu_vmstate;
+    device_class->hotpluggable = false;
+    device_class->desc = "Intel VT-d unit that can shadow its guest's tables (Umbra)";
+    set_bit(DEVICE_CATEGORY_MISC, device_class->categories);
+    RESETTABLE_CLASS(klass)->phases.exit = reset_exit;
+    iommu_class->realize = unit_realize;
+    iommu_class->int_remap = int_remap;
+
+    /* Written into the properties as found: intremap, pt and device-iotlb are x86-iommu's, which has
+     * no words for them itself. */
+    for (size_t i = 0; i < ARRAY_SIZE(property_help); i++) {
+        ObjectProperty *property = object_class_property_find(klass, property_help[i].name);
+
+        g_free(property->description);
+        property->description = g_strdup(property_help[i].description);
+    }
+
+    object_class_property_add(klass, "statistics", "struct", get_statistics, NULL, NULL, NULL);
+    object_class_property_set_description(
+        klass, "statistics", "Invalidations, faults and IOTLB use since the last clear");
+    object_class_property_add_bool(klass, "statistics-clear", NULL, set_statistics_clear);
+    object_class_property_set_description(klass, "statistics-clear",
+                                          "Writing true sets all statistics to 0");
+}
+
+void umbra_viommu_register_types(void) {
+    static const TypeInfo viommu_info = {
+        .name = TYPE_UMBRA_VIOMMU,
+        .parent = TYPE_X86_IOMMU_DEVICE,
+        .instance_size = sizeof(UmbraViommu),
+        .class_size = sizeof(UmbraViommuClass),
+        .class_init = viommu_class_init,
+    };
+
+    umbra_device_space_register_types();
+    type_register_static(&viommu_info);
+}
