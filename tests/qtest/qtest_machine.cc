@@ -357,6 +357,11 @@ std::vector<unsigned> QtestMachine::pending_vectors(unsigned cpu) {
     return vectors;
 }
 
+void QtestMachine::set_irq(std::string_view device, unsigned line, bool level) {
+    command("set_irq_in " + std::string(device) + " unnamed-gpio-in " + std::to_string(line) +
+            (level ? " 1" : " 0"));
+}
+
 void QtestMachine::step_clock(std::chrono::nanoseconds by) {
     command("clock_step " + std::to_string(by.count()));
 }

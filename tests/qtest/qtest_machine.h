@@ -100,6 +100,9 @@ class QtestMachine {
     // Vectors that are pending (IRR) in the local APIC of a CPU.
     [[nodiscard]] std::vector<unsigned> pending_vectors(unsigned cpu = 0);
 
+    // Drives an input line of a device, by its QOM path.
+    void set_irq(std::string_view device, unsigned line, bool level);
+
     // Lets QEMU's virtual clock advance. Timers of devices that are due run.
     void step_clock(std::chrono::nanoseconds by);
 
