@@ -100,14 +100,23 @@ def need_space(gigabytes: float, what: str) -> None:
 
 def read_stamp(folder: Path) -> dict | None:
     """What write_stamp left in a whole product, or None."""
-    try:
-        return json.loads((folder / _STAMP).read_text())
-    except (OSError, ValueError):
-        return None
+    return recall(folder / _STAMP)
 
 
 def write_stamp(folder: Path, content: dict) -> None:
     write_atomically(folder / _STAMP, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def recall(request: Path) -> dict | None:
+    """What remember() left in a file, or None."""
+    try:
+        return json.loads(request.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def remember(request: Path, content: dict) -> None:
+    write_atomically(request, json.dumps(content) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

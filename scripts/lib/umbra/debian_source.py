@@ -207,9 +207,9 @@ def matches(version: str, wanted: str) -> bool:
 
 
 def version_order(version: str) -> tuple:
-    """Sort key; enough for versions of one package: numbers by value, `~` before anything."""
-    return tuple((1, int(part)) if part.isdigit() else (0 if part == "~" else 2, part)
-                 for part in re.findall(r"\d+|~|[^\d~]+", version))
+    """Sort key; enough for versions of one package: numbers by value, `~` before the end, the end before the rest."""
+    parts = re.findall(r"\d+|~|[^\d~]+", version)
+    return (*((0,) if part == "~" else (2, int(part)) if part.isdigit() else (3, part) for part in parts), (1,))
 
 
 def fetch(package: str, wanted: Iterable[str], suites: Iterable[str], kind: str, log: Path,

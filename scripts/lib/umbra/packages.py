@@ -13,7 +13,8 @@ from umbra.errors import ExitCode, UserError
 QEMU = ("build-essential", "ninja-build", "libglib2.0-dev", "libpixman-1-dev", "libfdt-dev", "zlib1g-dev",
         "python3-venv", "flex", "bison", "pkg-config", "dpkg-dev", "xz-utils")
 KERNEL = ("build-essential", "flex", "bison", "bc", "libelf-dev", "libssl-dev", "xz-utils", "cpio", "kmod", "patch")
-IMAGES = ("busybox-static", "fio", "binutils", "zstd")
+IMAGES = ("build-essential", "busybox-static", "binutils", "zstd")
+FIO = ("build-essential", "dpkg-dev", "libaio-dev", "zlib1g-dev", "xz-utils")
 FIRMWARE = ("seabios", "qemu-system-data")
 PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libgmock-dev",
           "libbenchmark-dev", "protobuf-compiler", "libprotobuf-dev")

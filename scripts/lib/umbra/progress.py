@@ -124,9 +124,10 @@ def run(title: str, command: Sequence[str | os.PathLike], log: Path, *, cwd: Pat
         except OSError as error:
             raise UserError(ExitCode.ENVIRONMENT, f"{title}: cannot run {command[0]}: {error.strerror}.") from None
         try:
-            for line in child.stdout:
-                sink.write(line)
-                display.read_line(line)
+            with child.stdout:
+                for line in child.stdout:
+                    sink.write(line)
+                    display.read_line(line)
             status = child.wait()
         except BaseException:
             _end_group(child)

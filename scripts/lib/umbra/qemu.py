@@ -89,7 +89,7 @@ def _product(folder: Path) -> QemuProduct | None:
 
 def find(options: QemuOptions) -> QemuProduct | None:
     """The built product, or None; builds and fetches nothing."""
-    request = cache.read_stamp(_request(options))
+    request = cache.recall(_request(options))
     return _product(Path(request["folder"])) if request else None
 
 
@@ -109,7 +109,7 @@ def ensure(options: QemuOptions) -> QemuProduct:
         product = _product(folder)
         if product is None or own_folder:
             product = _build(folder, source, version, options, lock)
-        cache.write_stamp(_request(options), {"folder": str(folder)})
+        cache.remember(_request(options), {"folder": str(folder)})
     return product
 
 
