@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Builds the plugin, and everything else that CMakeLists.txt knows, against the built QEMU."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from umbra import cache, command, packages, progress, qemu
+from umbra.build_environment import environment, jobs
+from umbra.errors import ExitCode, UserError
+from umbra.kernel import PROJECT
+from umbra.qemu import QemuOptions, QemuProduct
+
+BUILD = PROJECT / "build" / "release"
+
+
+@dataclasses.dataclass(frozen=True)
+class PluginOptions:
+    """`build`: the build folder. `werror`: warnings are errors. `sanitize`: sanitizers on; without QEMU's parts."""
+    build: Path = BUILD
+    werror: bool = False
+    sanitize: bool = False
+    offline: bool = False
+    update: bool = False
+
+
+def find(build_folder: Path = BUILD) -> Path | None:
+    """The plugin in a build folder, or None if it is not built."""
+    plugin = build_folder / "umbra.so"
+    return plugin if plugin.exists() else None
+
+
+def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequence[str] = ("all",)) -> None:
+    """Configures and builds. Without `emulator`, what includes QEMU's headers is left out."""
+    packages.ensure(packages.PLUGIN, options.offline)
+    lock = cache.key_of(build=options.build)
+    with cache.lock(f"build-{lock}") as descriptor:
+        log = cache.log_file(f"build-{options.build.name}")
+        definitions = {
+            "CMAKE_BUILD_TYPE": "RelWithDebInfo",
+            "UMBRA_QEMU_SRC": emulator.src if emulator else "",
+            "UMBRA_QEMU_BUILD": emulator.build if emulator else "",
+            "UMBRA_WERROR": "ON" if options.werror else "OFF",
+            "UMBRA_SANITIZE": "ON" if options.sanitize else "OFF",
+        }
+        _drop_foreign_cache(options.build)
+        # Debian's compilers by name: with ccache installed, the build environment's PATH finds its wrappers.
+        progress.run(f"Configuring {options.build.name}",
+                     ["cmake", "-S", PROJECT, "-B", options.build, "-G", "Ninja", "-DCMAKE_C_COMPILER=gcc",
+                      "-DCMAKE_CXX_COMPILER=g++", *(f"-D{name}={value}" for name, value in definitions.items())],
+                     log, env=environment(), keep_open=[descriptor])
+        progress.run(f"Building {options.build.name}",
+                     ["cmake", "--build", options.build, f"-j{jobs()}", "--target", *targets], log, env=environment(),
+                     keep_open=[descriptor])
+
+
+def _drop_foreign_cache(folder: Path) -> None:
+    """CMake refuses a build folder that was made for another place or generator; such a one starts afresh."""
+    memory = folder / "CMakeCache.txt"
+    if not memory.exists():
+        return
+    text = memory.read_text(errors="replace")
+    if (f"CMAKE_HOME_DIRECTORY:INTERNAL={PROJECT}\n" not in text or "CMAKE_GENERATOR:INTERNAL=Ninja\n" not in text
+            or f"CMAKE_CACHEFILE_DIR:INTERNAL={folder}\n" not in text):
+        cache.remove(folder)
+
+
+def ensure(options: PluginOptions = PluginOptions()) -> Path:
+    """The plugin, brought up to date with the tree."""
+    emulator = qemu.ensure(QemuOptions.from_environment(offline=options.offline, update=options.update))
+    build(options, emulator)
+    plugin = find(options.build)
+    if plugin is None:
+        raise UserError(ExitCode.ENVIRONMENT, f"The build in {options.build} made no umbra.so.")
+    return plugin
+
+
+def main() -> None:
+    parser = command.Parser(
+        prog="build-plugin", description="Builds the plugin, its tools and tests in build/release, after QEMU.",
+        epilog="Example: scripts/build-plugin --werror")
+    parser.add_argument("--werror", action="store_true", help="warnings are errors (default: off)")
+    command.add_common_options(parser)
+    arguments = parser.parse_args()
+    print(ensure(PluginOptions(werror=arguments.werror, offline=arguments.offline, update=arguments.update)))
+
+
+if __name__ == "__main__":
+    command.run(main, "build-plugin")
