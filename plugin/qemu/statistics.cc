@@ -95,6 +95,7 @@ void write_faults(Writer& out, const Counters& counters) {
     out.open("faults");
     out.member("recorded", counters.faults_recorded);
     out.member("overflowed", counters.faults_overflowed);
+    out.member("collapsed", counters.faults_collapsed);
     out.member("suppressed", counters.faults_suppressed);
     out.open("reasons");
     for (std::size_t code = 0; code < vtd::kFaultReasonCodes; ++code) {

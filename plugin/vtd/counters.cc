@@ -119,9 +119,10 @@ void Counters::clear() {
     for (Counter& counter : faults) {
         counter.clear();
     }
-    for (Counter* counter : {&register_commands_refused, &tail_writes, &wait_descriptors,
-                             &wait_status, &wait_interrupt, &wait_fence, &wait_status_lost,
-                             &faults_recorded, &faults_overflowed, &faults_suppressed}) {
+    for (Counter* counter :
+         {&register_commands_refused, &tail_writes, &wait_descriptors, &wait_status,
+          &wait_interrupt, &wait_fence, &wait_status_lost, &faults_recorded, &faults_collapsed,
+          &faults_overflowed, &faults_suppressed}) {
         counter->clear();
     }
     domains.clear();

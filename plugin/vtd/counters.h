@@ -135,10 +135,11 @@ struct Counters {
     Counter wait_status_lost;  // status address is not guest RAM; nothing was written
     std::array<Counter, kQueueErrors> queue_errors;
 
-    // By fault reason code; DMA and interrupt requests. Each fault is in exactly one of the three
+    // By fault reason code; DMA and interrupt requests. Each fault is in exactly one of the four
     // counters after it as well.
     std::array<Counter, kFaultReasonCodes> faults;
     Counter faults_recorded;
+    Counter faults_collapsed;   // equal to the newest record, which software has yet to clear
     Counter faults_overflowed;  // no free recording register, or overflow still set
     Counter faults_suppressed;  // an FPD bit forbade recording
 

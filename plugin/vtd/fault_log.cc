@@ -29,21 +29,24 @@ FaultLog::FaultLog(RegisterFile& registers, MessageSink& messages, Counters& cou
 
 void FaultLog::record(const Fault& fault) {
     using namespace spec::fault_record;
+    const std::uint64_t low = fault.information & kAddress;
+    const std::uint64_t high = kFault | (fault.read ? kRead : 0) |
+                               static_cast<std::uint64_t>(fault.reason) << kReasonShift |
+                               std::uint64_t{fault.source.value()} << kSourceShift;
     std::optional<Message> message;
     {
         const std::lock_guard lock(mutex_);
         const std::uint32_t status = registers_.get32(spec::offset::kFaultStatus);
         const bool full = (registers_.get64(upper_half(next_)) & kFault) != 0;
-        if (full || (status & kOverflow) != 0) {
+        if (is_newest(low, high)) {
+            counters_.faults_collapsed.add();
+        } else if (full || (status & kOverflow) != 0) {
             counters_.faults_overflowed.add();
             message = set_status(kOverflow);
         } else {
             // F is in the last word that is written, so software that sees it sees all.
-            registers_.set64(record_offset(next_), fault.information & kAddress);
-            registers_.set64(upper_half(next_),
-                             kFault | (fault.read ? kRead : 0) |
-                                 static_cast<std::uint64_t>(fault.reason) << kReasonShift |
-                                 std::uint64_t{fault.source.value()} << kSourceShift);
+            registers_.set64(record_offset(next_), low);
+            registers_.set64(upper_half(next_), high);
             counters_.faults_recorded.add();
             if ((status & spec::fault_status::kPending) == 0) {
                 registers_.set32(spec::offset::kFaultStatus,
@@ -106,6 +109,12 @@ void FaultLog::restore(const SavedState& state) {
     const std::lock_guard lock(mutex_);
     registers_.restore(state.registers);
     next_ = state.next_fault_record;
+}
+
+bool FaultLog::is_newest(std::uint64_t low, std::uint64_t high) const {
+    const std::uint32_t newest = (next_ + spec::kFaultRecords - 1) % spec::kFaultRecords;
+    return registers_.get64(upper_half(newest)) == high &&
+           registers_.get64(record_offset(newest)) == low;
 }
 
 std::optional<Message> FaultLog::set_status(std::uint32_t bits) {

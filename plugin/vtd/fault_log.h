@@ -9,6 +9,10 @@
 // event interrupt is raised when the first of the status bits PFO, PPF, IQE, ICE and ITE comes up;
 // while one of them is set, another one is no new condition.
 //
+// A fault that equals the newest pending record (same source, page, reason and direction) is not
+// recorded again: QEMU splits a device's transfer into requests of a few bytes where nothing is
+// mapped, and one bad transfer would fill the ring.
+//
 // Threading: every function may be called from any thread. The log's lock guards its registers; it
 // is not held while an interrupt is sent.
 #pragma once
@@ -62,6 +66,8 @@ class FaultLog {
     void restore(const SavedState& state);
 
   private:
+    // True if the newest record, not yet cleared, holds these words. The lock is held.
+    [[nodiscard]] bool is_newest(std::uint64_t low, std::uint64_t high) const;
     // Sets bits of the fault status register. The lock is held.
     [[nodiscard]] std::optional<Message> set_status(std::uint32_t bits);
     // Brings PPF and IP in line after software has cleared something. The lock is held.
