@@ -15,23 +15,9 @@ namespace {
 // PCI configuration space.
 constexpr unsigned kCommand = 0x04;
 constexpr unsigned kBar0 = 0x10;
-constexpr unsigned kCapabilityPointer = 0x34;
 constexpr std::uint16_t kMemoryAndBusMaster = 0x6;
 constexpr unsigned kMsiCapability = 0x05;
 constexpr std::uint16_t kMsiEnable = 1;
-
-unsigned find_capability(QtestMachine& machine, SourceId function, unsigned id) {
-    unsigned offset = machine.config_read32(function, kCapabilityPointer) & 0xfc;
-    // 48 capabilities fill the space; a longer list is a loop.
-    for (unsigned steps = 0; offset != 0 && steps < 48; steps++) {
-        const std::uint32_t header = machine.config_read32(function, offset);
-        if ((header & 0xff) == id) {
-            return offset;
-        }
-        offset = header >> 8 & 0xfc;
-    }
-    return 0;
-}
 
 }  // namespace
 
@@ -69,7 +55,7 @@ ProbeDriver::ProbeDriver(QtestMachine& machine, SourceId function, std::uint64_t
     }
     machine.config_write32(function, kBar0, static_cast<std::uint32_t>(bar));
     machine.config_write16(function, kCommand, kMemoryAndBusMaster);
-    msi_capability_ = find_capability(machine, function, kMsiCapability);
+    msi_capability_ = machine.find_capability(function, kMsiCapability);
     if (get(UMBRA_PROBE_ID) != UMBRA_PROBE_ID_VALUE) {
         throw TransportError("the probe's registers do not answer");
     }

@@ -308,6 +308,20 @@ void QtestMachine::config_write16(SourceId function, unsigned offset, std::uint1
     command("outw " + hexadecimal(0xcfc + (offset & 2)) + " " + hexadecimal(value));
 }
 
+unsigned QtestMachine::find_capability(SourceId function, unsigned id) {
+    constexpr unsigned kCapabilityPointer = 0x34;
+    unsigned offset = config_read32(function, kCapabilityPointer) & 0xfc;
+    // 48 capabilities fill the space; a longer list is a loop.
+    for (unsigned steps = 0; offset != 0 && steps < 48; steps++) {
+        const std::uint32_t header = config_read32(function, offset);
+        if ((header & 0xff) == id) {
+            return offset;
+        }
+        offset = header >> 8 & 0xfc;
+    }
+    return 0;
+}
+
 std::string QtestMachine::qmp(std::string_view text) {
     try {
         qmp_->send(text);

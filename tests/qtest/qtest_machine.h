@@ -89,6 +89,9 @@ class QtestMachine {
     [[nodiscard]] std::uint16_t config_read16(SourceId function, unsigned offset);
     void config_write16(SourceId function, unsigned offset, std::uint16_t value);
 
+    // Offset of a PCI capability; 0 if the function has none with this id.
+    [[nodiscard]] unsigned find_capability(SourceId function, unsigned id);
+
     // Sends a QMP command (a JSON object) and returns the answer's line, which holds "return" or
     // "error". Events that come first are dropped.
     [[nodiscard]] std::string qmp(std::string_view command);

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What QEMU says, and with which exit status, when it is started in a way that cannot work.
+#include "tests/qtest/viommu_test.h"
+
+namespace umbra::qtest {
+namespace {
+
+class CommandLine : public QemuTest {
+  protected:
+    static MachineOptions umbra_with(const std::string& properties) {
+        MachineOptions options{.viommu = Viommu::umbra};
+        options.viommu_properties = properties;
+        return options;
+    }
+
+    // Exit status 1, as QEMU's own refusals have, no signal; and a sentence with these words.
+    static void expect_refused(const Refusal& refusal, const std::vector<std::string>& words) {
+        ASSERT_TRUE(refusal.status.has_value()) << "still running; it printed:\n" << refusal.output;
+        EXPECT_EQ(*refusal.status, 1) << refusal.output;
+        for (const std::string& word : words) {
+            EXPECT_NE(refusal.output.find(word), std::string::npos) << "no \"" << word << "\" in:\n"
+                                                                    << refusal.output;
+        }
+    }
+};
+
+TEST_F(CommandLine, SecondUmbra) {
+    MachineOptions options = umbra_with("");
+    options.arguments = {"-device", "umbra-viommu"};
+    expect_refused(run_refused(options), {"umbra-viommu"});
+}
+
+TEST_F(CommandLine, AnotherViommuBeside) {
+    MachineOptions options = umbra_with("");
+    options.arguments = {"-device", "intel-iommu"};
+    expect_refused(run_refused(options), {"iommu"});
+
+    MachineOptions reversed{.viommu = Viommu::intel};
+    reversed.arguments = {"-device", "umbra-viommu"};
+    expect_refused(run_refused(reversed), {"umbra-viommu"});
+}
+
+TEST_F(CommandLine, OtherMachines) {
+    for (const char* machine : {"pc", "microvm"}) {
+        MachineOptions options = umbra_with("");
+        options.machine = machine;
+        expect_refused(run_refused(options), {"umbra-viommu"});
+    }
+}
+
+TEST_F(CommandLine, AddressWidthThatIsNotOffered) {
+    for (const unsigned width : {0u, 32u, 40u, 57u, 64u}) {
+        MachineOptions options = umbra_with("");
+        options.address_width = width;
+        expect_refused(run_refused(options), {"aw-bits"});
+    }
+}
+
+TEST_F(CommandLine, ExtendedInterruptModeWithoutRemapping) {
+    MachineOptions options = umbra_with(",eim=on");
+    options.interrupt_remapping = false;
+    expect_refused(run_refused(options), {"eim", "intremap"});
+}
+
+TEST_F(CommandLine, UnknownProperty) {
+    expect_refused(run_refused(umbra_with(",nonsense=1")), {"nonsense"});
+}
+
+TEST_F(CommandLine, UnknownPluginOption) {
+    std::vector<std::string> arguments = {"-M", "q35", "-plugin",
+                                          "file=" + Environment::get().plugin + ",nonsense=on"};
+    expect_refused(run_refused(arguments), {"nonsense", "help=on"});
+}
+
+TEST_F(CommandLine, PluginGivenTwice) {
+    const std::string plugin = "file=" + Environment::get().plugin;
+    expect_refused(run_refused({"-M", "q35", "-plugin", plugin, "-plugin", plugin}), {"umbra"});
+}
+
+TEST_F(CommandLine, HelpListsEveryProperty) {
+    const Refusal help =
+        run_refused({"-M", "q35", "-plugin", "file=" + Environment::get().plugin + ",help=on"});
+    ASSERT_TRUE(help.status.has_value());
+    EXPECT_EQ(*help.status, 0) << help.output;
+    for (const char* property :
+         {"caching-mode", "aw-bits", "intremap", "eim", "pt", "device-iotlb", "snoop-control"}) {
+        EXPECT_NE(help.output.find(property), std::string::npos) << "no " << property << " in:\n"
+                                                                 << help.output;
+    }
+}
+
+TEST_F(CommandLine, PropertiesAreListedOverQmp) {
+    QtestMachine machine(umbra_with(""));
+    const std::string properties = machine.qmp_ok(
+        R"({"execute": "device-list-properties", "arguments": {"typename": "umbra-viommu"}})");
+    for (const char* property :
+         {"caching-mode", "aw-bits", "intremap", "eim", "pt", "device-iotlb", "snoop-control"}) {
+        EXPECT_NE(properties.find(std::string("\"name\": \"") + property + "\""), std::string::npos)
+            << property;
+    }
+}
+
+TEST_F(CommandLine, ProbesEntryLimit) {
+    for (const char* limit : {"0", "99999999"}) {
+        MachineOptions options{.viommu = Viommu::none};
+        options.arguments = {"-device", std::string("umbra-probe,dma-entry-limit=") + limit};
+        expect_refused(run_refused(options), {"dma-entry-limit"});
+    }
+}
+
+}  // namespace
+}  // namespace umbra::qtest

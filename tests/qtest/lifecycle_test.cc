@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Reset and migration: what must be gone, and what must survive.
+#include <filesystem>
+#include <thread>
+
+#include "plugin/probe/registers.h"
+#include "tests/qtest/viommu_test.h"
+
+namespace umbra::qtest {
+namespace {
+
+constexpr Iova kIova(0x8000'0000);
+
+class Lifecycle : public ViommuTest {
+  protected:
+    static constexpr std::array<std::uint32_t, 12> kRegisters = {vtd::kGlobalStatus,
+                                                                 vtd::kRootTableAddress,
+                                                                 vtd::kFaultStatus,
+                                                                 vtd::kFaultEventControl,
+                                                                 vtd::kFaultEventData,
+                                                                 vtd::kFaultEventAddress,
+                                                                 vtd::kQueueHead,
+                                                                 vtd::kQueueTail,
+                                                                 vtd::kQueueAddress,
+                                                                 vtd::kCompletionStatus,
+                                                                 vtd::kCompletionEventControl,
+                                                                 vtd::kInterruptTableAddress};
+
+    static std::vector<std::uint64_t> registers(ModelDriver& driver) {
+        std::vector<std::uint64_t> values = {driver.read64(vtd::kCapability),
+                                             driver.read64(vtd::kExtendedCapability)};
+        for (const std::uint32_t offset : kRegisters) {
+            values.push_back(driver.read32(offset));
+        }
+        return values;
+    }
+};
+UMBRA_ON_EACH_VIOMMU(Lifecycle);
+
+TEST_P(Lifecycle, SystemResetRestoresEveryRegister) {
+    Rig rig(options());
+    const std::vector<std::uint64_t> fresh = registers(rig.driver);
+    InterruptTable interrupts(rig.machine, rig.driver.pages(), 7);
+    SecondStage table = rig.driver.new_table();
+    rig.driver.attach(kProbe, table, kDomain);
+    rig.driver.enable_translation();
+    rig.driver.enable_interrupt_remapping(interrupts);
+    rig.driver.write32(vtd::kFaultEventData, 0x55);
+    EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::fault);
+    EXPECT_NE(registers(rig.driver), fresh);
+
+    rig.machine.system_reset();
+    EXPECT_EQ(registers(rig.driver), fresh);
+    EXPECT_TRUE(rig.driver.take_faults().empty());
+}
+
+TEST_P(Lifecycle, NothingIsStaleAfterSystemReset) {
+    Rig rig(options());
+    SecondStage table = rig.driver.new_table();
+    table.map(kIova, kData);
+    rig.driver.attach(kProbe, table, kDomain);
+    rig.driver.enable_translation();
+    EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::ok);
+
+    rig.machine.system_reset();
+    ProbeDriver probe(rig.machine, kProbe, probe_bar(0));
+    // Translation is off: addresses are guest-physical again.
+    rig.machine.store64(kData, 77);
+    EXPECT_EQ(probe.load(Iova(kData.value())), 77u);
+
+    // A new driver with the same IOVA and domain-id, and another page.
+    ModelDriver driver(rig.machine);
+    SecondStage other = driver.new_table();
+    other.map(kIova, kData + kPageSize);
+    driver.attach(kProbe, other, kDomain);
+    driver.enable_translation();
+    EXPECT_EQ(probe.store(kIova, 5), DmaResult::ok);
+    EXPECT_EQ(rig.machine.load64(kData), 77u);
+    EXPECT_EQ(rig.machine.load64(kData + kPageSize), 5u);
+}
+
+TEST_P(Lifecycle, ListenersLoseTheirMappingsAtSystemReset) {
+    Rig rig(options(), ",listen=on");
+    SecondStage table = rig.driver.new_table();
+    rig.driver.attach(kProbe, table, kDomain);
+    rig.driver.enable_translation();
+    table.map_pages(kIova, kData, 8);
+    ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
+
+    rig.machine.system_reset();
+    ProbeDriver probe(rig.machine, kProbe, probe_bar(0));
+    for (const LiveMapping& mapping : probe.live_mappings()) {
+        EXPECT_EQ(mapping.iova.value(), mapping.target.value()) << "left behind by the old guest";
+    }
+    ModelDriver driver(rig.machine);
+    driver.enable_translation();
+    EXPECT_TRUE(probe.live_mappings().empty());
+}
+
+// A file that is gone when the test ends.
+class TemporaryFile {
+  public:
+    TemporaryFile()
+        : path_(std::filesystem::temp_directory_path() /
+                ("umbra-qtest-" + std::to_string(::getpid()))) {}
+    ~TemporaryFile() {
+        std::error_code ignored;
+        std::filesystem::remove(path_, ignored);
+    }
+    TemporaryFile(const TemporaryFile&) = delete;
+    TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+    [[nodiscard]] std::string path() const { return path_.string(); }
+
+  private:
+    std::filesystem::path path_;
+};
+
+void wait_migrated(QtestMachine& machine) {
+    for (;;) {
+        const std::string answer = machine.qmp_ok(R"({"execute": "query-migrate"})");
+        if (answer.find(R"("status": "completed")") != std::string::npos) {
+            return;
+        }
+        if (answer.find(R"("status": "failed")") != std::string::npos) {
+            throw TransportError("migration failed: " + answer);
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+}
+
+TEST_P(Lifecycle, MigrationCarriesTheUnitOver) {
+    const TemporaryFile file;
+    MachineOptions small = options();
+    small.memory_mib = 264;  // tables, kData, and little else to copy
+    std::vector<std::uint64_t> before;
+    unsigned tail = 0;
+    {
+        Rig rig(small);
+        InterruptTable interrupts(rig.machine, rig.driver.pages(), 7);
+        interrupts.set(3, {.vector = 0x71});
+        SecondStage table = rig.driver.new_table();
+        table.map(kIova, kData);
+        rig.driver.attach(kProbe, table, kDomain);
+        rig.driver.enable_translation();
+        rig.driver.enable_interrupt_remapping(interrupts);
+        rig.probe.configure_msi(remappable_address(3), 0);
+        rig.machine.store64(kData, 42);
+        EXPECT_EQ(rig.probe.load(kIova), 42u);
+        // A fault that nobody has read yet.
+        EXPECT_EQ(rig.probe.store(kIova + kPageSize, 1), DmaResult::fault);
+        before = registers(rig.driver);
+        tail = rig.driver.tail();
+        rig.machine.qmp_ok(R"({"execute": "migrate", "arguments": {"uri": "file:)" + file.path() +
+                           R"("}})");
+        wait_migrated(rig.machine);
+    }
+
+    MachineOptions incoming = Rig::with_probes(small, "");
+    incoming.arguments.insert(incoming.arguments.end(), {"-incoming", "file:" + file.path()});
+    QtestMachine machine(incoming);
+    wait_migrated(machine);
+    // The driver's own state is the guest's, so it is carried by hand; its tables are in RAM, and
+    // making a driver object clears new pages only beyond them.
+    ProbeDriver probe(machine, kProbe, probe_bar(0));
+    EXPECT_EQ(probe.load(kIova), 42u);
+    probe.trigger_msi();
+    EXPECT_EQ(machine.pending_vectors(), std::vector<unsigned>{0x71});
+
+    const std::uint64_t queue = machine.read64(vtd::kUnitBase + vtd::kQueueAddress);
+    EXPECT_EQ(machine.read64(vtd::kUnitBase + vtd::kQueueTail), std::uint64_t{tail} * 16);
+    const std::uint64_t capability = machine.read64(vtd::kUnitBase + vtd::kCapability);
+    const std::uint64_t record = vtd::kUnitBase + vtd::fault_record_offset(capability);
+    EXPECT_EQ(machine.read64(record + 8) & 0xffff, kProbe.value());
+    EXPECT_EQ(machine.read64(record), (kIova + kPageSize).value());
+
+    // The queue goes on where it stood.
+    const Gpa slot(queue + std::uint64_t{tail} * 16);
+    const Descriptor wait = Descriptor::wait_status(kData + 8, 0x1234);
+    machine.store64(slot + 8, wait.high);
+    machine.store64(slot, wait.low);
+    machine.write64(vtd::kUnitBase + vtd::kQueueTail, (std::uint64_t{tail} + 1) * 16);
+    EXPECT_EQ(machine.load64(kData + 8), 0x1234u);
+
+    for (std::size_t i = 0; i < kRegisters.size(); i++) {
+        const bool moves =
+            kRegisters.at(i) == vtd::kQueueHead || kRegisters.at(i) == vtd::kQueueTail;
+        if (!moves) {
+            EXPECT_EQ(machine.read32(vtd::kUnitBase + kRegisters.at(i)), before.at(2 + i))
+                << "register " << kRegisters.at(i);
+        }
+    }
+}
+
+TEST_P(Lifecycle, ProbesComeAndGo) {
+    MachineOptions with_port = options();
+    // Hot-plug by the port's own registers: with the ACPI way an AML program would have to run.
+    with_port.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+                           "-device", "pcie-root-port,id=root-port,chassis=1,addr=8"};
+    Rig rig(with_port);
+    constexpr SourceId kPort(0, 8 << 3);
+    constexpr SourceId kBehind(1, 0);
+    rig.machine.config_write32(kPort, 0x18, 0x0001'0100);
+    rig.machine.config_write32(kPort, 0x20, 0xe100'e100);
+    rig.machine.config_write16(kPort, 0x04, 0x6);
+    SecondStage table = rig.driver.new_table();
+    table.map(kIova, kData);
+    rig.driver.attach(kBehind, table, kDomain);
+    rig.driver.enable_translation();
+
+    for (std::uint64_t round = 1; round <= 3; round++) {
+        rig.machine.qmp_ok(
+            R"({"execute": "device_add", "arguments": {"driver": "umbra-probe", "id": "late",)"
+            R"( "bus": "root-port", "addr": "0", "listen": true}})");
+        // The guest's part of hot-plug: power indicator and power on, later both off, in the slot
+        // control register of the port's PCI Express capability.
+        const unsigned slot_control = rig.machine.find_capability(kPort, 0x10) + 0x18;
+        rig.machine.config_write16(kPort, slot_control, 0x0100);
+        ProbeDriver late(rig.machine, kBehind, 0xe100'0000);
+        EXPECT_EQ(late.store(kIova, round), DmaResult::ok);
+        EXPECT_EQ(rig.machine.load64(kData), round);
+        EXPECT_EQ(late.live_mappings().size(), 1u);
+        rig.machine.qmp_ok(R"({"execute": "device_del", "arguments": {"id": "late"}})");
+        rig.machine.config_write16(kPort, slot_control, 0x0700);
+        ASSERT_EQ(rig.machine.config_read32(kBehind, 0), 0xffff'ffffu);
+    }
+    EXPECT_TRUE(rig.machine.runs());
+}
+
+}  // namespace
+}  // namespace umbra::qtest
