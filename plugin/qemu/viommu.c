@@ -463,7 +463,7 @@ static void unit_realize(DeviceState* device, Error** errp) {
     sysbus_mmio_map(SYS_BUS_DEVICE(self), 0, REGISTER_BASE);
 
     connect_devices(self, &properties);
-    qdev_add_vm_change_state_handler(device, run_state_changed, self);
+    qemu_add_vm_change_state_handler(run_state_changed, self);
 }
 
 static void viommu_realize(DeviceState* device, Error** errp) {
