@@ -24,7 +24,7 @@ struct DeviceContext {
     // Meaningful if mode is translated. Top-level table, and levels of the walk (3: 39 bits,
     // 4: 48 bits).
     DomainId domain{};
-    Gpa root;
+    Gpa root{};
     unsigned levels = 0;
 
     friend bool operator==(const DeviceContext&, const DeviceContext&) = default;

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Keeps account of every call that another host mapper carried out, so that a verification can look
+// at what really happened instead of at what the shadow thinks. Costs a tree node a mapping.
+#pragma once
+
+#include <cstdint>
+
+#include "plugin/host/mapping_set.h"
+#include "plugin/shadow/host_mapper.h"
+
+namespace umbra::host {
+
+class Ledger final : public shadow::HostMapper {
+  public:
+    // `next` outlives the ledger.
+    explicit Ledger(shadow::HostMapper& next) : next_(next) {}
+
+    shadow::HostResult map(const shadow::HostMapping& mapping) override {
+        const shadow::HostResult result = next_.map(mapping);
+        if (result.ok() && !mappings_.insert(mapping)) {
+            // The host let a mapping be replaced: what it covers now is the new one.
+            mappings_.erase(mapping.iova, mapping.bytes);
+            (void)mappings_.insert(mapping);
+        }
+        return result;
+    }
+
+    shadow::HostResult unmap(Iova iova, std::uint64_t bytes) override {
+        const shadow::HostResult result = next_.unmap(iova, bytes);
+        if (result.ok()) {
+            mappings_.erase(iova, bytes);
+        }
+        return result;
+    }
+
+    bool visit_mappings(const Visitor& visit) const override {
+        mappings_.visit(visit);
+        return true;
+    }
+
+  private:
+    shadow::HostMapper& next_;
+    MappingSet mappings_;
+};
+
+}  // namespace umbra::host

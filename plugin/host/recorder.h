@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A host mapper that maps nothing: it keeps account of what would be mapped, refuses what VFIO
+// type1v2 would refuse, and fails when it is told to. For tests and for measuring the shadow
+// without the cost of a host.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <limits>
+
+#include "plugin/host/mapping_set.h"
+#include "plugin/shadow/host_mapper.h"
+
+namespace umbra::host {
+
+class Recorder final : public shadow::HostMapper {
+  public:
+    // EEXIST over a live mapping, EINVAL if malformed, ENOSPC beyond entry_limit, else whatever
+    // `fail` says.
+    shadow::HostResult map(const shadow::HostMapping& mapping) override;
+    // EINVAL if it bisects a mapping or is malformed, else whatever `fail` says.
+    shadow::HostResult unmap(Iova iova, std::uint64_t bytes) override;
+    bool visit_mappings(const Visitor& visit) const override;
+
+    [[nodiscard]] const MappingSet& mappings() const { return mappings_; }
+    // As if the container had been closed and opened.
+    void clear() { mappings_.clear(); }
+
+    // Calls that broke a rule: a map over a live mapping, an unmap that bisects one, sizes or
+    // addresses that are no multiples of 4 KiB, an access of none. The shadow makes none of them
+    // unless a call failed before.
+    [[nodiscard]] std::uint64_t violations() const { return violations_; }
+    [[nodiscard]] std::uint64_t map_calls() const { return map_calls_; }
+    [[nodiscard]] std::uint64_t unmap_calls() const { return unmap_calls_; }
+
+    // Like vfio_iommu_type1.dma_entry_limit.
+    std::size_t entry_limit = std::numeric_limits<std::size_t>::max();
+
+    // Asked before each call that no rule refuses: a positive errno fails it, 0 lets it through.
+    std::function<int(bool is_map, Iova iova, std::uint64_t bytes)> fail;
+    // Told of each mapping that goes, before it goes.
+    std::function<void(const shadow::HostMapping&)> on_unmapped;
+
+  private:
+    MappingSet mappings_;
+    std::uint64_t violations_ = 0;
+    std::uint64_t map_calls_ = 0;
+    std::uint64_t unmap_calls_ = 0;
+};
+
+}  // namespace umbra::host

@@ -1,0 +1,778 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/shadow/address_space.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace umbra::shadow {
+namespace {
+
+using vtd::DecodedEntry;
+using vtd::level_index;
+using Kind = vtd::DecodedEntry::Kind;
+
+// How many tables are compared before the clock is looked at.
+constexpr unsigned kTablesPerLook = 32;
+// Up to this many entries are compared one by one.
+constexpr unsigned kFewEntries = kEntriesPerLine;
+
+// Stands for a table page that is not in RAM.
+alignas(64) constexpr std::array<std::uint64_t, kEntriesPerTable> kNothing{};
+
+// The one read of an entry that the guest may be writing to.
+std::uint64_t load(const std::uint64_t* entry) {
+    return __atomic_load_n(entry, __ATOMIC_RELAXED);
+}
+
+IovaRange clip(const Table& table, IovaRange range) {
+    return {std::max(range.first, table.base), std::min(range.last, table.last())};
+}
+
+// Bits [first, last] of a word.
+std::uint64_t bit_range(unsigned first, unsigned last) {
+    return (~std::uint64_t{0} >> (63 - last)) & (~std::uint64_t{0} << first);
+}
+
+void prefetch_start(const Table& table) {
+    // The CPU's own prefetchers follow once a page is entered; they do not cross page boundaries.
+    const auto* guest = reinterpret_cast<const char*>(table.guest);
+    const auto* copy = reinterpret_cast<const char*>(table.copy);
+    for (unsigned line = 0; line < 4; ++line) {
+        __builtin_prefetch(guest + std::size_t{64} * line);
+        __builtin_prefetch(copy + std::size_t{64} * line);
+    }
+}
+
+void add(telemetry::SyncCounters& sum, const telemetry::SyncCounters& part) {
+    sum.tables_compared += part.tables_compared;
+    sum.tables_skipped += part.tables_skipped;
+    sum.entries_changed += part.entries_changed;
+    sum.leaves_mapped += part.leaves_mapped;
+    sum.leaves_unmapped += part.leaves_unmapped;
+    sum.pages_mapped += part.pages_mapped;
+    sum.pages_unmapped += part.pages_unmapped;
+    sum.invalid_entries += part.invalid_entries;
+    sum.not_ram += part.not_ram;
+    sum.refused_mappings += part.refused_mappings;
+    sum.refused_tables += part.refused_tables;
+    sum.loops += part.loops;
+}
+
+// Moves a value "as of now" of one domain, and the unit's sum over all domains, to `now`.
+void move_gauge(std::uint64_t& domain, std::uint64_t& unit, std::uint64_t now) {
+    unit += now - domain;
+    domain = now;
+}
+
+}  // namespace
+
+AddressSpace::AddressSpace(const DomainKey& key, UnitResources& unit)
+    : key_(key),
+      unit_(unit),
+      compare_(compare_functions()),
+      mirror_(unit.memory, unit.arena, unit.tables, unit.options.max_tables_domain, unit.format,
+              key.root, key.levels),
+      log_(unit.events, key.domain, unit.options.on_map_error) {
+    ram_.update(unit.ram, previous_ram_);
+}
+
+AddressSpace::~AddressSpace() {
+    telemetry::SyncCounters& domain = counters_.sync;
+    telemetry::SyncCounters& unit = unit_.counters.sync;
+    move_gauge(domain.leaves, unit.leaves, 0);
+    move_gauge(domain.tables, unit.tables, 0);
+    move_gauge(domain.mirror_bytes, unit.mirror_bytes, 0);
+}
+
+void AddressSpace::attach(HostBinding& binding) {
+    bindings_.push_back(&binding);
+    binding.join(mirror_, ram_, log_, counters_.host);
+}
+
+void AddressSpace::detach(HostBinding& binding) {
+    std::erase(bindings_, &binding);
+    binding.leave();
+}
+
+void AddressSpace::clear_counters() {
+    const telemetry::SyncCounters sync = counters_.sync;
+    const telemetry::HostCounters host = counters_.host;
+    counters_ = {};
+    counters_.sync.leaves = counters_.sync.leaves_peak = sync.leaves;
+    counters_.sync.tables = counters_.sync.tables_peak = sync.tables;
+    counters_.sync.mirror_bytes = sync.mirror_bytes;
+    counters_.host.live_mappings = counters_.host.live_mappings_peak = host.live_mappings;
+    counters_.host.pinned_bytes = host.pinned_bytes;
+    counters_.host.missing_leaves = host.missing_leaves;
+}
+
+// ---- One call of work ----
+
+bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns) {
+    const std::uint64_t start = unit_.clock.now_ns();
+    tally_ = {};
+    deadline_ns_ = deadline_ns;
+    host_ns_ = 0;
+    ticks_ = kTablesPerLook;
+
+    mirror_.refresh_pointers();
+    check_ram();
+    if (job.phase == SyncJob::Phase::begin) {
+        for (HostBinding* binding : bindings_) {
+            if (binding->has_stuck()) {
+                binding->retry_unmaps(job.range);
+            }
+        }
+        job.cursor = job.range.first;
+        job.phase = SyncJob::Phase::walk;
+    }
+    if (job.phase == SyncJob::Phase::walk) {
+        Table& root = mirror_.root();
+        const IovaRange left = {job.cursor, std::min(job.range.last, root.last())};
+        bool walked = true;
+        if (job.walk && root.copy != nullptr && left.first <= left.last) {
+            walked = sync_table(root, left) || cursor_ > left.last;
+            flush();
+        }
+        if (walked) {
+            job.phase = SyncJob::Phase::retry;
+        } else {
+            job.cursor = cursor_;
+        }
+    }
+    bool done = job.phase == SyncJob::Phase::retry;
+    if (done && anything_missing()) {
+        const std::uint64_t host_start = unit_.clock.now_ns();
+        for (; done && job.binding < bindings_.size(); job.binding += done ? 1 : 0) {
+            done = bindings_[job.binding]->retry_maps(job.range, job.pass, unit_.clock,
+                                                      deadline_ns);
+            if (done) {
+                job.pass = {};
+            }
+        }
+        host_ns_ += unit_.clock.now_ns() - host_start;
+    }
+
+    const std::uint64_t total = unit_.clock.now_ns() - start;
+    job.host_ns += host_ns_;
+    job.compare_ns += total - std::min(total, host_ns_);
+    job.refused_mappings += tally_.refused_mappings;
+    job.refused_tables += tally_.refused_tables;
+    job.loops += tally_.loops;
+    account();
+    if (done) {
+        finish(job);
+    }
+    return done;
+}
+
+void AddressSpace::account() {
+    telemetry::SyncCounters& domain = counters_.sync;
+    telemetry::SyncCounters& unit = unit_.counters.sync;
+    add(domain, tally_);
+    add(unit, tally_);
+    move_gauge(domain.leaves, unit.leaves, leaves_);
+    move_gauge(domain.tables, unit.tables, mirror_.tables());
+    move_gauge(domain.mirror_bytes, unit.mirror_bytes, mirror_.bytes());
+    for (telemetry::SyncCounters* counters : {&domain, &unit}) {
+        counters->leaves_peak = std::max(counters->leaves_peak, counters->leaves);
+        counters->tables_peak = std::max(counters->tables_peak, counters->tables);
+    }
+}
+
+void AddressSpace::finish(SyncJob& job) {
+    const auto trigger = static_cast<std::size_t>(job.trigger);
+    ++counters_.sync.syncs[trigger];
+    ++unit_.counters.sync.syncs[trigger];
+    telemetry::SyncLatency& latency = unit_.counters.latency[trigger];
+    latency.compare_ns.record(job.compare_ns);
+    latency.host_ns.record(job.host_ns);
+    latency.total_ns.record(job.compare_ns + job.host_ns);
+
+    if (irregular_leaves_ == 0) {
+        log_.heal(Trouble::not_ram);
+    }
+    if (job.walk && job.range == IovaRange::everything()) {
+        // What is refused is found again by each walk over everything.
+        if (job.refused_mappings == 0) {
+            log_.heal(Trouble::mapping_budget);
+        }
+        if (job.refused_tables == 0) {
+            log_.heal(Trouble::table_budget);
+        }
+        if (job.loops == 0) {
+            log_.heal(Trouble::table_loop);
+        }
+    }
+}
+
+bool AddressSpace::time_is_up(Iova done) {
+    if (--ticks_ != 0) {
+        return false;
+    }
+    ticks_ = kTablesPerLook;
+    if (unit_.clock.now_ns() < deadline_ns_) {
+        return false;
+    }
+    cursor_ = done + 1;
+    return true;
+}
+
+// ---- The walk ----
+
+bool AddressSpace::sync_table(Table& table, IovaRange range) {
+    const std::uint64_t* guest = table.guest != nullptr ? table.guest : kNothing.data();
+    const unsigned first = level_index(range.first, table.level);
+    const unsigned last = level_index(range.last, table.level);
+    const bool whole = first == 0 && last == kEntriesPerTable - 1;
+    if (whole && table.leaves == 0 && table.children == nullptr && !compare_.any_present(guest)) {
+        // Entries that are not present may differ from the copy; nothing follows from it.
+        ++tally_.tables_skipped;
+        return !time_is_up(range.last);
+    }
+    ++tally_.tables_compared;
+    if (last - first < kFewEntries) {
+        return sync_entries(table, guest, first, last, range) && !time_is_up(range.last);
+    }
+    std::uint64_t lines = compare_.differing_lines(guest, table.copy) &
+                          bit_range(first / kEntriesPerLine, last / kEntriesPerLine);
+    if (table.children == nullptr) {
+        while (lines != 0) {
+            const unsigned line = static_cast<unsigned>(std::countr_zero(lines)) * kEntriesPerLine;
+            lines &= lines - 1;
+            if (!sync_entries(table, guest, std::max(first, line),
+                              std::min(last, line + kEntriesPerLine - 1), range)) {
+                return false;
+            }
+        }
+        return !time_is_up(range.last);
+    }
+    for (unsigned word = first / 64; word <= last / 64; ++word) {
+        const unsigned from = std::max(first, word * 64);
+        const unsigned to = std::min(last, word * 64 + 63);
+        const bool differs = ((lines >> (word * 8)) & 0xff) != 0;
+        const bool in_time =
+            differs ? sync_entries(table, guest, from, to, range)
+                    : sync_children(table, word, bit_range(from % 64, to % 64), range);
+        if (!in_time) {
+            return false;
+        }
+    }
+    return !time_is_up(range.last);
+}
+
+bool AddressSpace::sync_entries(Table& table, const std::uint64_t* guest, unsigned first,
+                                unsigned last, IovaRange range) {
+    for (unsigned slot = first; slot <= last; ++slot) {
+        const std::uint64_t value = load(guest + slot);
+        bool in_time = true;
+        if (value != table.copy[slot]) {
+            in_time = change_entry(table, slot, value, range);
+            flush_if_full();
+        } else if (Table* child = table.child(slot)) {
+            in_time = sync_table(*child, clip(*child, range));
+        }
+        if (!in_time) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool AddressSpace::sync_children(Table& table, unsigned word, std::uint64_t entries,
+                                 IovaRange range) {
+    if (table.children == nullptr) {
+        return true;
+    }
+    const Children& children = *table.children;
+    entries &= children.present.word(word);
+    if (entries == 0) {
+        return true;
+    }
+    std::size_t index =
+        children.present.rank(word * 64 + static_cast<unsigned>(std::countr_zero(entries)));
+    for (; entries != 0; entries &= entries - 1) {
+        Table& child = *children.list[index];
+        ++index;
+        if (index < children.list.size()) {
+            prefetch_start(*children.list[index]);
+            if (index + 1 < children.list.size()) {
+                __builtin_prefetch(children.list[index + 1]);
+            }
+        }
+        if (!sync_table(child, clip(child, range))) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool AddressSpace::change_entry(Table& table, unsigned slot, std::uint64_t value,
+                                IovaRange range) {
+    ++tally_.entries_changed;
+    const DecodedEntry entry = mirror_.format().decode(table.level, value);
+    if (Table* child = table.child(slot)) {
+        if (entry.kind == Kind::table &&
+            (entry.address == child->address ||
+             mirror_.refusal(table, entry.address) == Mirror::Refusal::none)) {
+            table.copy[slot] = value;
+            return change_table(*child, entry, range);
+        }
+        if (entry.kind == Kind::leaf && coarsen_table(*child, value, entry)) {
+            return true;
+        }
+        table.copy[slot] = 0;
+        remove_table(*child);
+    } else if (mirror_.is_leaf(table, slot)) {
+        const DecodedEntry old = mirror_.format().decode(table.level, table.copy[slot]);
+        if (entry.kind == Kind::leaf && entry.address == old.address &&
+            (entry.access & table.access) == (old.access & table.access)) {
+            table.copy[slot] = value;
+            return true;
+        }
+        if (entry.kind == Kind::table && refine_leaf(table, slot, value, entry)) {
+            return true;
+        }
+        remove_leaf(table, slot);
+    }
+
+    // Nothing is there any more.
+    switch (entry.kind) {
+        case Kind::not_present:
+            table.copy[slot] = value;
+            return true;
+        case Kind::reserved:
+            table.copy[slot] = value;
+            ++tally_.invalid_entries;
+            return true;
+        case Kind::leaf:
+            add_leaf(table, slot, value);
+            return true;
+        case Kind::table:
+            return add_table(table, slot, value, entry, range);
+    }
+    return true;
+}
+
+bool AddressSpace::change_table(Table& child, const DecodedEntry& entry, IovaRange range) {
+    if (child.address != entry.address) {
+        child.address = entry.address;
+        child.guest = mirror_.guest_page(entry.address);
+    }
+    const Access access = entry.access & child.parent->access;
+    if (access != child.access) {
+        change_access(child, access);
+        // The comparison that follows may change the same leaves once more.
+        flush();
+    }
+    return sync_table(child, clip(child, range));
+}
+
+bool AddressSpace::add_table(Table& table, unsigned slot, std::uint64_t value,
+                             const DecodedEntry& entry, IovaRange range) {
+    const IovaRange covered = {table.entry_iova(slot),
+                               table.entry_iova(slot) + (table.entry_bytes() - 1)};
+    switch (mirror_.refusal(table, entry.address)) {
+        case Mirror::Refusal::not_ram:
+            ++tally_.invalid_entries;
+            return true;
+        case Mirror::Refusal::loop:
+            ++tally_.loops;
+            log_.report(Trouble::table_loop, covered, 0);
+            return true;
+        case Mirror::Refusal::none:
+            break;
+    }
+    Table* child = mirror_.add_child(table, slot, entry.address, entry.access & table.access);
+    if (child == nullptr) {
+        ++tally_.refused_tables;
+        log_.report(Trouble::table_budget, covered, 0);
+        return true;
+    }
+    table.copy[slot] = value;
+    return sync_table(*child, clip(*child, range));
+}
+
+void AddressSpace::add_leaf(Table& table, unsigned slot, std::uint64_t value) {
+    if (leaves_ >= unit_.options.max_mappings) {
+        ++tally_.refused_mappings;
+        log_.report(
+            Trouble::mapping_budget,
+            {table.entry_iova(slot), table.entry_iova(slot) + (table.entry_bytes() - 1)}, 0);
+        return;
+    }
+    table.copy[slot] = value;
+    ++table.leaves;
+    ++leaves_;
+    ++tally_.leaves_mapped;
+    tally_.pages_mapped += table.entry_bytes() >> kPageShift;
+    emit_addition(table, slot);
+}
+
+void AddressSpace::remove_leaf(Table& table, unsigned slot) {
+    emit_removal(table, slot);
+    table.copy[slot] = 0;
+    --table.leaves;
+    --leaves_;
+    ++tally_.leaves_unmapped;
+    tally_.pages_unmapped += table.entry_bytes() >> kPageShift;
+}
+
+void AddressSpace::remove_table(Table& table) {
+    if (table.children == nullptr && irregular_leaves_ == 0 && !anything_missing()) {
+        remove_leaves_at_once(table);
+    } else {
+        for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+            if (Table* child = table.child(slot)) {
+                table.copy[slot] = 0;
+                remove_table(*child);
+            } else if (mirror_.is_leaf(table, slot)) {
+                remove_leaf(table, slot);
+                flush_if_full();
+            }
+        }
+    }
+    mirror_.remove(table);
+    flush_if_full();
+}
+
+void AddressSpace::remove_leaves_at_once(Table& table) {
+    if (table.leaves == 0) {
+        return;
+    }
+    unsigned first = 0;
+    while (!mirror_.is_leaf(table, first)) {
+        ++first;
+    }
+    unsigned last = kEntriesPerTable - 1;
+    while (!mirror_.is_leaf(table, last)) {
+        --last;
+    }
+    Removal removal = {.iova = table.entry_iova(first),
+                       .bytes = (last - first + 1) * table.entry_bytes(),
+                       .mapped_bytes = table.leaves * table.entry_bytes(),
+                       .joined_before = table.joined.test(first)};
+    removal.mappings = table.leaves - table.joined.count() - (cut_before(removal.iova) ? 1 : 0);
+    if (const LeafRef next = joined_successor(table, last)) {
+        next.table->joined.clear(next.slot);
+        removal.joined_after = true;
+    }
+    leaves_ -= table.leaves;
+    tally_.leaves_unmapped += table.leaves;
+    tally_.pages_unmapped += removal.mapped_bytes >> kPageShift;
+    table.leaves = 0;
+    push_removal(removal);
+}
+
+void AddressSpace::change_access(Table& table, Access access) {
+    const Access before = table.access;
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const DecodedEntry entry = mirror_.format().decode(table.level, table.copy[slot]);
+        if (Table* child = table.child(slot)) {
+            change_access(*child, entry.access & access);
+        } else if (entry.kind == Kind::leaf &&
+                   (entry.access & before) != (entry.access & access)) {
+            table.access = before;
+            emit_removal(table, slot);
+            table.access = access;
+            emit_addition(table, slot);
+            flush_if_full();
+        }
+    }
+    table.access = access;
+}
+
+// ---- The same translation in leaves of another size ----
+
+bool AddressSpace::refine_leaf(Table& table, unsigned slot, std::uint64_t value,
+                               const DecodedEntry& entry) {
+    const DecodedEntry old = mirror_.format().decode(table.level, table.copy[slot]);
+    const Access access = old.access & table.access;
+    const LeafRef leaf = {&table, slot};
+    const bool is_missing =
+        std::any_of(bindings_.begin(), bindings_.end(),
+                    [&](const HostBinding* binding) { return binding->is_missing(leaf); });
+    if (is_missing || ram_.whole(old.address, table.entry_bytes(), access).bytes == 0 ||
+        mirror_.refusal(table, entry.address) != Mirror::Refusal::none) {
+        return false;
+    }
+    Table* child = mirror_.add_child(table, slot, entry.address, entry.access & table.access);
+    if (child == nullptr) {
+        return false;
+    }
+    std::uint64_t leaves = 0;
+    if (!adopt(*child, old.address, access, leaves) ||
+        leaves_ + leaves - 1 > unit_.options.max_mappings) {
+        drop(*child);
+        return false;
+    }
+    // On the host it stays one mapping, which the first of the new leaves continues or begins.
+    const bool joined = leaf.joined();
+    table.joined.clear(slot);
+    table.copy[slot] = value;
+    --table.leaves;
+    leaves_ += leaves - 1;
+    joins_ = true;
+    if (!joined) {
+        const LeafRef first = mirror_.leaf_at(child->base);
+        first.table->joined.clear(first.slot);
+    }
+    return true;
+}
+
+bool AddressSpace::adopt(Table& table, Gpa guest, Access access, std::uint64_t& leaves) {
+    if (table.guest == nullptr) {
+        return false;
+    }
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const std::uint64_t value = load(table.guest + slot);
+        const DecodedEntry entry = mirror_.format().decode(table.level, value);
+        const Gpa expected = guest + slot * table.entry_bytes();
+        if (entry.kind == Kind::leaf) {
+            if (entry.address != expected || (entry.access & table.access) != access) {
+                return false;
+            }
+            table.copy[slot] = value;
+            table.joined.set(slot);
+            ++table.leaves;
+            ++leaves;
+        } else if (entry.kind == Kind::table) {
+            if (mirror_.refusal(table, entry.address) != Mirror::Refusal::none) {
+                return false;
+            }
+            Table* child =
+                mirror_.add_child(table, slot, entry.address, entry.access & table.access);
+            if (child == nullptr) {
+                return false;
+            }
+            table.copy[slot] = value;
+            if (!adopt(*child, expected, access, leaves)) {
+                return false;
+            }
+        } else {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool AddressSpace::coarsen_table(Table& child, std::uint64_t value, const DecodedEntry& entry) {
+    Table& table = *child.parent;
+    const unsigned slot = child.slot;
+    const Access access = entry.access & table.access;
+    if (!translates_to(child, entry.address, access) ||
+        ram_.whole(entry.address, table.entry_bytes(), access).bytes == 0) {
+        return false;
+    }
+    std::uint64_t leaves = 0;
+    std::uint64_t mappings = 0;
+    bool is_missing = false;
+    mirror_.leaves({child.base, child.last()}, [&](LeafRef leaf) {
+        ++leaves;
+        mappings += leaf.joined() ? 0 : 1;
+        for (const HostBinding* binding : bindings_) {
+            is_missing = is_missing || binding->is_missing(leaf);
+        }
+    });
+    if (is_missing) {
+        return false;
+    }
+    const bool joined = mirror_.leaf_at(child.base).joined();
+    drop(child);
+    table.copy[slot] = value;
+    ++table.leaves;
+    leaves_ -= leaves - 1;
+    if (joined) {
+        table.joined.set(slot);
+    }
+    for (HostBinding* binding : bindings_) {
+        binding->merged(mappings, joined ? 0 : 1);
+    }
+    return true;
+}
+
+bool AddressSpace::translates_to(const Table& table, Gpa guest, Access access) const {
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const DecodedEntry entry = mirror_.format().decode(table.level, table.copy[slot]);
+        const Gpa expected = guest + slot * table.entry_bytes();
+        if (const Table* child = table.child(slot)) {
+            if (!translates_to(*child, expected, access)) {
+                return false;
+            }
+        } else if (entry.kind != Kind::leaf || entry.address != expected ||
+                   (entry.access & table.access) != access) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void AddressSpace::drop(Table& table) {
+    while (table.children != nullptr) {
+        drop(*table.children->list.back());
+    }
+    mirror_.remove(table);
+}
+
+// ---- Deltas ----
+
+void AddressSpace::emit_addition(Table& table, unsigned slot) {
+    const DecodedEntry entry = mirror_.format().decode(table.level, table.copy[slot]);
+    const Access access = entry.access & table.access;
+    const Iova iova = table.entry_iova(slot);
+    const std::uint64_t bytes = table.entry_bytes();
+    std::vector<Addition>& additions = unit_.delta.additions;
+    if (const RamPiece piece = ram_.whole(entry.address, bytes, access); piece.bytes != 0) {
+        if (unit_.options.coalesce && !additions.empty()) {
+            Addition& before = additions.back();
+            HostMapping& mapping = before.mapping;
+            if (!before.in_pieces && mapping.iova + mapping.bytes == iova &&
+                mapping.guest + mapping.bytes == entry.address &&
+                mapping.access == piece.access &&
+                mapping.bytes + bytes <= unit_.options.coalesce_limit &&
+                ram_.whole(mapping.guest, mapping.bytes + bytes, mapping.access).bytes != 0) {
+                mapping.bytes += bytes;
+                table.joined.set(slot);
+                joins_ = true;
+                return;
+            }
+        }
+        additions.push_back({{iova, bytes, piece.host, entry.address, piece.access}, false});
+        return;
+    }
+    ++irregular_leaves_;
+    if (access == Access::none) {
+        return;
+    }
+    std::uint64_t mapped = 0;
+    ram_.pieces(entry.address, bytes, access,
+                [&](const RamPiece& piece) { mapped += piece.bytes; });
+    if (mapped < bytes) {
+        ++tally_.not_ram;
+        log_.report(Trouble::not_ram, {iova, iova + (bytes - 1)}, 0);
+    }
+    if (mapped != 0) {
+        additions.push_back({{iova, bytes, HostAddress(), entry.address, access}, true});
+    }
+}
+
+bool AddressSpace::cut_before(Iova iova) const {
+    const std::vector<Removal>& removals = unit_.delta.removals;
+    return !removals.empty() && removals.back().end() == iova && removals.back().joined_after;
+}
+
+LeafRef AddressSpace::joined_successor(Table& table, unsigned slot) const {
+    if (!joins_) {
+        return {};
+    }
+    LeafRef next = {&table, slot + 1};
+    if (slot + 1 == kEntriesPerTable || table.child(slot + 1) != nullptr) {
+        next = mirror_.leaf_at(table.entry_iova(slot) + table.entry_bytes());
+    }
+    return next && next.joined() ? next : LeafRef{};
+}
+
+void AddressSpace::emit_removal(Table& table, unsigned slot) {
+    const DecodedEntry entry = mirror_.format().decode(table.level, table.copy[slot]);
+    const Access access = entry.access & table.access;
+    Removal removal = {.iova = table.entry_iova(slot),
+                       .bytes = table.entry_bytes(),
+                       .joined_before = table.joined.test(slot)};
+    if (ram_.whole(entry.address, removal.bytes, access).bytes != 0) {
+        removal.mapped_bytes = removal.bytes;
+        removal.mappings = removal.joined_before || cut_before(removal.iova) ? 0 : 1;
+        table.joined.clear(slot);
+        if (const LeafRef next = joined_successor(table, slot)) {
+            next.table->joined.clear(next.slot);
+            removal.joined_after = true;
+        }
+    } else {
+        --irregular_leaves_;
+        ram_.pieces(entry.address, removal.bytes, access, [&](const RamPiece& piece) {
+            removal.mapped_bytes += piece.bytes;
+            ++removal.mappings;
+        });
+        if (removal.mappings == 0) {
+            return;
+        }
+    }
+    if (anything_missing()) {
+        for (HostBinding* binding : bindings_) {
+            binding->removing({&table, slot}, removal.mappings, removal.mapped_bytes);
+        }
+    }
+    push_removal(removal);
+}
+
+void AddressSpace::push_removal(const Removal& removal) {
+    std::vector<Removal>& removals = unit_.delta.removals;
+    if (!removals.empty() && removals.back().end() == removal.iova) {
+        Removal& before = removals.back();
+        before.bytes += removal.bytes;
+        before.mapped_bytes += removal.mapped_bytes;
+        before.mappings += removal.mappings;
+        before.joined_after = removal.joined_after;
+        return;
+    }
+    removals.push_back(removal);
+}
+
+bool AddressSpace::anything_missing() const {
+    return std::any_of(bindings_.begin(), bindings_.end(),
+                       [](const HostBinding* binding) { return binding->has_missing(); });
+}
+
+void AddressSpace::flush_if_full() {
+    if (unit_.delta.full()) {
+        flush();
+    }
+}
+
+void AddressSpace::flush() {
+    Delta& delta = unit_.delta;
+    if (delta.empty()) {
+        return;
+    }
+    unit_.plan.build(delta.removals, mirror_, ram_);
+    const std::uint64_t start = unit_.clock.now_ns();
+    for (HostBinding* binding : bindings_) {
+        binding->execute(unit_.plan, delta.additions);
+    }
+    host_ns_ += unit_.clock.now_ns() - start;
+    delta.clear();
+    ticks_ = 1;
+}
+
+// ---- Guest RAM ----
+
+void AddressSpace::check_ram() {
+    if (!ram_.update(unit_.ram, previous_ram_)) {
+        return;
+    }
+    const auto moved = [this](LeafRef leaf) {
+        const DecodedEntry entry =
+            mirror_.format().decode(leaf.table->level, leaf.table->copy[leaf.slot]);
+        return !RamSnapshot::same(ram_, previous_ram_, entry.address, leaf.bytes(),
+                                  entry.access & leaf.table->access);
+    };
+    // What goes was mapped, and what stays of split mappings still is, as RAM was.
+    std::swap(ram_, previous_ram_);
+    mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
+        if (moved(leaf)) {
+            emit_removal(*leaf.table, leaf.slot);
+            flush_if_full();
+        }
+    });
+    flush();
+    std::swap(ram_, previous_ram_);
+    mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
+        if (moved(leaf)) {
+            emit_addition(*leaf.table, leaf.slot);
+            flush_if_full();
+        }
+    });
+    flush();
+}
+
+}  // namespace umbra::shadow

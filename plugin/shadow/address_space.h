@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The shadow of one guest domain: a mirror of its second-stage tables, and the host bindings of all
+// its devices. A sync walks the guest's tables once, compares each table page with its copy, and
+// carries out what differs on every binding.
+//
+// A sync goes through IOVAs in ascending order and takes over what it has compared as it goes, so
+// it can stop anywhere and go on from an IOVA later: what lies below is as the guest has it, what
+// lies above is as it was. Each stop leaves host and mirror in step.
+//
+// A mapping whose translation did not change is not touched: neither if the guest wrote the entry
+// again, nor if it moved the table page, nor if it replaced a large leaf by small ones with the same
+// translation or the other way round. The only exception is a split (see planner.h), or a large leaf
+// of which a part changes.
+//
+// Threading: one thread at a time.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <vector>
+
+#include "plugin/shadow/clock.h"
+#include "plugin/shadow/compare.h"
+#include "plugin/shadow/delta.h"
+#include "plugin/shadow/events.h"
+#include "plugin/shadow/host_binding.h"
+#include "plugin/shadow/mirror.h"
+#include "plugin/shadow/options.h"
+#include "plugin/shadow/planner.h"
+#include "plugin/shadow/ram_snapshot.h"
+#include "plugin/shadow/trouble_log.h"
+#include "plugin/telemetry/shadow_counters.h"
+
+namespace umbra::shadow {
+
+// What makes two devices share a domain.
+struct DomainKey {
+    DomainId domain{};
+    Gpa root;
+    unsigned levels = 0;
+
+    friend auto operator<=>(const DomainKey&, const DomainKey&) = default;
+};
+
+// What all domains of a unit have in common. Everything outlives them.
+struct UnitResources {
+    const GuestMemory& memory;
+    const RamMap& ram;
+    Events& events;
+    const Clock& clock;
+    const Options& options;
+    const vtd::EntryFormat& format;
+    telemetry::UnitShadowCounters& counters;
+
+    PageArena arena{};
+    TableBudget tables{};
+    // Used by one sync at a time.
+    Delta delta{};
+    Plan plan{};
+};
+
+// One sync on its way.
+struct SyncJob {
+    telemetry::SyncTrigger trigger = telemetry::SyncTrigger::domain;
+    IovaRange range = IovaRange::everything();
+    // False if guest tables need not be looked at: a device came to a domain that is in step.
+    bool walk = true;
+
+    // Progress; owned by AddressSpace::run.
+    enum class Phase : std::uint8_t { begin, walk, retry } phase = Phase::begin;
+    Iova cursor{};
+    std::size_t binding = 0;
+    HostBinding::RetryPass pass{};
+    std::uint64_t refused_mappings = 0;
+    std::uint64_t refused_tables = 0;
+    std::uint64_t loops = 0;
+    std::uint64_t compare_ns = 0;
+    std::uint64_t host_ns = 0;
+};
+
+class AddressSpace {
+  public:
+    AddressSpace(const DomainKey& key, UnitResources& unit);
+    ~AddressSpace();
+    AddressSpace(const AddressSpace&) = delete;
+    AddressSpace& operator=(const AddressSpace&) = delete;
+
+    // The binding stays the caller's; nothing is mapped for it until a sync over everything.
+    void attach(HostBinding& binding);
+    // Unmaps what is mapped for it.
+    void detach(HostBinding& binding);
+
+    // Does some of `job`, until it is done (true) or the time has come (false; call again with the
+    // same job). At least one table is done in each call.
+    [[nodiscard]] bool run(SyncJob& job, std::uint64_t deadline_ns);
+
+    [[nodiscard]] const DomainKey& key() const { return key_; }
+    [[nodiscard]] const std::vector<HostBinding*>& bindings() const { return bindings_; }
+    [[nodiscard]] const Mirror& mirror() const { return mirror_; }
+    [[nodiscard]] const RamSnapshot& ram() const { return ram_; }
+    [[nodiscard]] const telemetry::DomainShadowCounters& counters() const { return counters_; }
+    void clear_counters();
+
+  private:
+    // ---- The walk ----
+    // All take the IOVAs to look at, and return false if the time has come; then cursor_ is the
+    // first IOVA that was not done.
+
+    // `range` lies within the table.
+    [[nodiscard]] bool sync_table(Table& table, IovaRange range);
+    // Entries [first, last] one by one.
+    [[nodiscard]] bool sync_entries(Table& table, const std::uint64_t* guest, unsigned first,
+                                    unsigned last, IovaRange range);
+    // Tables below those of the 64 entries from 64 * `word` on that are set in `entries`. The
+    // entries themselves did not change.
+    [[nodiscard]] bool sync_children(Table& table, unsigned word, std::uint64_t entries,
+                                     IovaRange range);
+    // Entry `slot` has become `value`.
+    [[nodiscard]] bool change_entry(Table& table, unsigned slot, std::uint64_t value,
+                                    IovaRange range);
+    // The entry that leads to `child` leads to another page, or grants another access.
+    [[nodiscard]] bool change_table(Table& child, const vtd::DecodedEntry& entry, IovaRange range);
+    // Entry `slot`, empty so far, has become a table or a leaf.
+    [[nodiscard]] bool add_table(Table& table, unsigned slot, std::uint64_t value,
+                                 const vtd::DecodedEntry& entry, IovaRange range);
+    void add_leaf(Table& table, unsigned slot, std::uint64_t value);
+    // The leaf at `slot` is gone.
+    void remove_leaf(Table& table, unsigned slot);
+    // The table is gone with all below it.
+    void remove_table(Table& table);
+    void remove_leaves_at_once(Table& table);
+    // The entries above grant another access.
+    void change_access(Table& table, Access access);
+    [[nodiscard]] bool time_is_up(Iova done);
+
+    // ---- The same translation in leaves of another size ----
+
+    // A leaf has become a table, or a table a leaf. True if nothing that is translated changed;
+    // then the mirror has the new form. If false, nothing was done.
+    [[nodiscard]] bool refine_leaf(Table& table, unsigned slot, std::uint64_t value,
+                                   const vtd::DecodedEntry& entry);
+    [[nodiscard]] bool coarsen_table(Table& child, std::uint64_t value,
+                                     const vtd::DecodedEntry& entry);
+    // Takes over what is below `table` as long as it translates to `guest` onwards with `access`,
+    // without a gap. Adds up the leaves.
+    [[nodiscard]] bool adopt(Table& table, Gpa guest, Access access, std::uint64_t& leaves);
+    [[nodiscard]] bool translates_to(const Table& table, Gpa guest, Access access) const;
+    // Takes `table` out of the mirror with all below it, as if it had never been there.
+    void drop(Table& table);
+
+    // ---- Deltas ----
+
+    void emit_addition(Table& table, unsigned slot);
+    void emit_removal(Table& table, unsigned slot);
+    void push_removal(const Removal& removal);
+    // Whether the removal emitted last ended inside a mapping that goes on at `iova`.
+    [[nodiscard]] bool cut_before(Iova iova) const;
+    // The leaf after `slot`, if it is joined to it.
+    [[nodiscard]] LeafRef joined_successor(Table& table, unsigned slot) const;
+    [[nodiscard]] bool anything_missing() const;
+    void flush_if_full();
+    void flush();
+
+    // Guest RAM may have moved: what resolves differently is mapped anew.
+    void check_ram();
+    void finish(SyncJob& job);
+    void account();
+
+    const DomainKey key_;
+    UnitResources& unit_;
+    const CompareFunctions& compare_;
+    RamSnapshot ram_;
+    RamSnapshot previous_ram_;
+    Mirror mirror_;
+    TroubleLog log_;
+    std::vector<HostBinding*> bindings_;
+    telemetry::DomainShadowCounters counters_;
+
+    std::uint64_t leaves_ = 0;
+    // Leaves that are not in one stretch of RAM as a whole.
+    std::uint64_t irregular_leaves_ = 0;
+    // True once any leaf was joined to the one before it.
+    bool joins_ = false;
+
+    // Of the call of run() under way.
+    telemetry::SyncCounters tally_;
+    std::uint64_t deadline_ns_ = 0;
+    std::uint64_t host_ns_ = 0;
+    unsigned ticks_ = 0;
+    Iova cursor_;
+};
+
+}  // namespace umbra::shadow

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// One bit for each entry of a table page.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstdint>
+
+#include "plugin/vtd/types.h"
+
+namespace umbra::shadow {
+
+class EntryBitmap {
+  public:
+    static constexpr unsigned kWords = kEntriesPerTable / 64;
+
+    [[nodiscard]] bool test(unsigned slot) const { return ((words_[slot / 64] >> slot % 64) & 1) != 0; }
+    void set(unsigned slot) { words_[slot / 64] |= std::uint64_t{1} << slot % 64; }
+    void clear(unsigned slot) { words_[slot / 64] &= ~(std::uint64_t{1} << slot % 64); }
+
+    [[nodiscard]] std::uint64_t word(unsigned index) const { return words_[index]; }
+    [[nodiscard]] bool none() const {
+        std::uint64_t any = 0;
+        for (const std::uint64_t word : words_) {
+            any |= word;
+        }
+        return any == 0;
+    }
+    [[nodiscard]] unsigned count() const {
+        unsigned bits = 0;
+        for (const std::uint64_t word : words_) {
+            bits += static_cast<unsigned>(std::popcount(word));
+        }
+        return bits;
+    }
+    // Number of set bits below `slot`.
+    [[nodiscard]] unsigned rank(unsigned slot) const {
+        unsigned bits = 0;
+        for (unsigned word = 0; word < slot / 64; ++word) {
+            bits += static_cast<unsigned>(std::popcount(words_[word]));
+        }
+        const std::uint64_t below = (std::uint64_t{1} << slot % 64) - 1;
+        return bits + static_cast<unsigned>(std::popcount(words_[slot / 64] & below));
+    }
+
+  private:
+    std::array<std::uint64_t, kWords> words_{};
+};
+
+}  // namespace umbra::shadow

@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/shadow/host_binding.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace umbra::shadow {
+namespace {
+
+// A pass of retries ends after this many failures in a row.
+constexpr unsigned kFailuresInRow = 16;
+
+constexpr std::uint64_t kLevelBits = 7;  // of a TableKey
+
+vtd::DecodedEntry decode(const Mirror& mirror, LeafRef leaf) {
+    return mirror.format().decode(leaf.table->level, leaf.table->copy[leaf.slot]);
+}
+
+IovaRange range_of(Iova iova, std::uint64_t bytes) {
+    return {iova, iova + (bytes - 1)};
+}
+
+}  // namespace
+
+HostBinding::HostBinding(HostMapper& mapper, telemetry::HostCounters& device,
+                         telemetry::HostCounters& unit)
+    : mapper_(mapper), sinks_{&device, &unit, nullptr} {}
+
+void HostBinding::apply() {
+    for (telemetry::HostCounters* sink : sinks_) {
+        if (sink == nullptr) {
+            continue;
+        }
+        const telemetry::HostCounters& counts = tally_.counts;
+        sink->map_calls += counts.map_calls;
+        sink->unmap_calls += counts.unmap_calls;
+        sink->bytes_mapped += counts.bytes_mapped;
+        sink->bytes_unmapped += counts.bytes_unmapped;
+        sink->map_failures += counts.map_failures;
+        sink->unmap_failures += counts.unmap_failures;
+        sink->map_retries += counts.map_retries;
+        sink->unmap_retries += counts.unmap_retries;
+        sink->splits += counts.splits;
+        sink->live_mappings += static_cast<std::uint64_t>(tally_.live);
+        sink->live_mappings_peak = std::max(sink->live_mappings_peak, sink->live_mappings);
+        sink->pinned_bytes += static_cast<std::uint64_t>(tally_.pinned);
+        sink->missing_leaves += static_cast<std::uint64_t>(tally_.missing);
+    }
+    tally_ = {};
+}
+
+// ---- Coming and going ----
+
+void HostBinding::join(const Mirror& mirror, const RamSnapshot& ram, TroubleLog& log,
+                       telemetry::HostCounters& domain) {
+    mirror_ = &mirror;
+    ram_ = &ram;
+    log_ = &log;
+    sinks_[2] = &domain;
+    // What is stuck comes along with the host container.
+    domain.live_mappings += sinks_[0]->live_mappings;
+    domain.pinned_bytes += sinks_[0]->pinned_bytes;
+    miss_everything();
+    apply();
+}
+
+void HostBinding::miss_everything() {
+    first_pass_ = true;
+    retry_from_ = 0;
+    mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) { mark_missing(leaf); });
+}
+
+void HostBinding::forget() {
+    tally_.live = -static_cast<std::int64_t>(sinks_[0]->live_mappings);
+    tally_.pinned = -static_cast<std::int64_t>(sinks_[0]->pinned_bytes);
+    stuck_.clear();
+    miss_everything();
+    apply();
+}
+
+void HostBinding::leave() {
+    if (sinks_[0]->live_mappings != 0) {
+        Iova first(~std::uint64_t{0});
+        Iova end(0);
+        mirror_->leaves(IovaRange::everything(), [&](LeafRef leaf) {
+            first = std::min(first, leaf.iova());
+            end = std::max(end, leaf.iova() + leaf.bytes());
+        });
+        for (const Stuck& stuck : stuck_) {
+            first = std::min(first, stuck.iova);
+            end = std::max(end, stuck.end());
+        }
+        if (unmap(first, end - first).ok()) {
+            stuck_.clear();
+        } else {
+            // Then each mapping by itself, so that what can go goes.
+            mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) {
+                if (leaf.joined() || is_missing(leaf)) {
+                    return;
+                }
+                const std::uint64_t bytes = mirror_->end_of_run(leaf) - leaf.iova();
+                if (const HostResult result = unmap(leaf.iova(), bytes); !result.ok()) {
+                    stuck_.push_back({leaf.iova(), bytes, 1, bytes});
+                    log_->report(Trouble::unmap_refused, range_of(leaf.iova(), bytes),
+                                 result.error());
+                }
+            });
+        }
+    }
+    std::int64_t stuck_mappings = 0;
+    std::int64_t stuck_bytes = 0;
+    for (const Stuck& stuck : stuck_) {
+        stuck_mappings += static_cast<std::int64_t>(stuck.mappings);
+        stuck_bytes += static_cast<std::int64_t>(stuck.mapped_bytes);
+    }
+    tally_.live = stuck_mappings - static_cast<std::int64_t>(sinks_[0]->live_mappings);
+    tally_.pinned = stuck_bytes - static_cast<std::int64_t>(sinks_[0]->pinned_bytes);
+    tally_.counts.bytes_unmapped = static_cast<std::uint64_t>(-tally_.pinned);
+    tally_.missing = -static_cast<std::int64_t>(sinks_[0]->missing_leaves);
+    missing_.clear();
+    apply();
+    sinks_[2]->live_mappings -= static_cast<std::uint64_t>(stuck_mappings);
+    sinks_[2]->pinned_bytes -= static_cast<std::uint64_t>(stuck_bytes);
+    sinks_[2] = nullptr;
+    mirror_ = nullptr;
+    ram_ = nullptr;
+    log_ = nullptr;
+}
+
+// ---- Host calls ----
+
+HostResult HostBinding::unmap(Iova iova, std::uint64_t bytes) {
+    ++tally_.counts.unmap_calls;
+    const HostResult result = mapper_.unmap(iova, bytes);
+    if (result.ok()) {
+        if (!stuck_.empty()) {
+            trim_stuck(iova, bytes);
+        }
+    } else {
+        ++tally_.counts.unmap_failures;
+    }
+    return result;
+}
+
+bool HostBinding::map(const HostMapping& mapping) {
+    ++tally_.counts.map_calls;
+    const HostResult result = mapper_.map(mapping);
+    if (!result.ok()) {
+        ++tally_.counts.map_failures;
+        log_->report(Trouble::map_failed, range_of(mapping.iova, mapping.bytes), result.error());
+        return false;
+    }
+    tally_.counts.bytes_mapped += mapping.bytes;
+    tally_.pinned += static_cast<std::int64_t>(mapping.bytes);
+    ++tally_.live;
+    if (!stuck_.empty()) {
+        // The host would have refused it if anything were left there.
+        trim_stuck(mapping.iova, mapping.bytes);
+    }
+    return true;
+}
+
+void HostBinding::execute(const Plan& plan, std::span<const Addition> additions) {
+    for (const UnmapCall& call : plan.calls()) {
+        unmap_call(plan, call);
+    }
+    map_additions(additions);
+    apply();
+}
+
+void HostBinding::unmap_call(const Plan& plan, const UnmapCall& call) {
+    const HostResult result = unmap(call.iova, call.bytes);
+    for (const UnmapPart& part : plan.parts(call)) {
+        if (result.ok()) {
+            unmapped(plan, part);
+        } else if (call.parts == 1) {
+            refused(plan, part, result.error());
+        } else if (const HostResult alone = unmap(part.iova, part.bytes); alone.ok()) {
+            unmapped(plan, part);
+        } else {
+            refused(plan, part, alone.error());
+        }
+    }
+}
+
+void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
+    tally_.live -= static_cast<std::int64_t>(part.mappings);
+    tally_.pinned -= static_cast<std::int64_t>(part.mapped_bytes);
+    tally_.counts.bytes_unmapped += part.mapped_bytes;
+    if (part.rests != 0) {
+        ++tally_.counts.splits;
+    }
+    for (const Rest& rest : plan.rests(part)) {
+        if (!missing_.empty() && missing_bit(mirror_->leaf_at(rest.mapping.iova))) {
+            // It was not mapped here, so it did not go either.
+            tally_.live += rest.first_of_mapping ? 1 : 0;
+            tally_.pinned += static_cast<std::int64_t>(rest.mapping.bytes);
+            tally_.counts.bytes_unmapped -= rest.mapping.bytes;
+        }
+        if (!map(rest.mapping)) {
+            mark_missing(rest.mapping.iova, rest.mapping.bytes);
+        } else if (!missing_.empty()) {
+            clear_missing(rest.mapping.iova, rest.mapping.bytes);
+        }
+    }
+}
+
+void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
+    log_->report(Trouble::unmap_refused, range_of(part.iova, part.bytes), error);
+    Stuck stuck = {part.iova, part.bytes, part.mappings, part.mapped_bytes};
+    // The rests stay mapped as part of what is stuck, and are mapped again when that has gone.
+    for (const Rest& rest : plan.rests(part)) {
+        if (!missing_.empty() && missing_bit(mirror_->leaf_at(rest.mapping.iova))) {
+            stuck.mappings -= rest.first_of_mapping ? 1 : 0;
+            stuck.mapped_bytes -= rest.mapping.bytes;
+        }
+        mark_missing(rest.mapping.iova, rest.mapping.bytes);
+    }
+    stuck_.push_back(stuck);
+}
+
+void HostBinding::map_additions(std::span<const Addition> additions) {
+    for (const Addition& addition : additions) {
+        const HostMapping& mapping = addition.mapping;
+        const bool ok =
+            addition.in_pieces ? map_pieces(mirror_->leaf_at(mapping.iova)) : map(mapping);
+        if (!ok) {
+            mark_missing(mapping.iova, mapping.bytes);
+        }
+    }
+}
+
+bool HostBinding::map_pieces(LeafRef leaf) {
+    const vtd::DecodedEntry entry = decode(*mirror_, leaf);
+    bool ok = true;
+    std::uint64_t mapped = 0;
+    std::uint64_t mappings = 0;
+    ram_->pieces(entry.address, leaf.bytes(), entry.access & leaf.table->access,
+                 [&](const RamPiece& piece) {
+                     ok = ok && map({leaf.iova() + piece.offset, piece.bytes, piece.host,
+                                     entry.address + piece.offset, piece.access});
+                     if (ok) {
+                         mapped += piece.bytes;
+                         ++mappings;
+                     }
+                 });
+    if (ok || mappings == 0) {
+        return ok;
+    }
+    if (const HostResult undone = unmap(leaf.iova(), leaf.bytes()); undone.ok()) {
+        tally_.live -= static_cast<std::int64_t>(mappings);
+        tally_.pinned -= static_cast<std::int64_t>(mapped);
+        tally_.counts.bytes_unmapped += mapped;
+    } else {
+        log_->report(Trouble::unmap_refused, range_of(leaf.iova(), leaf.bytes()), undone.error());
+        stuck_.push_back({leaf.iova(), leaf.bytes(), mappings, mapped});
+    }
+    return false;
+}
+
+// ---- What is stuck ----
+
+void HostBinding::trim_stuck(Iova iova, std::uint64_t bytes) {
+    const Iova end = iova + bytes;
+    for (std::size_t i = 0; i < stuck_.size();) {
+        Stuck& stuck = stuck_[i];
+        if (stuck.end() <= iova || stuck.iova >= end) {
+            ++i;
+            continue;
+        }
+        Stuck before = stuck;
+        Stuck after = stuck;
+        before.bytes = stuck.iova < iova ? iova - stuck.iova : 0;
+        after.iova = end;
+        after.bytes = stuck.end() > end ? stuck.end() - end : 0;
+        if (before.bytes != 0) {
+            stuck = before;
+            if (after.bytes != 0) {
+                after.mappings = 0;
+                after.mapped_bytes = 0;
+                stuck_.push_back(after);
+            }
+            ++i;
+        } else if (after.bytes != 0) {
+            stuck = after;
+            ++i;
+        } else {
+            tally_.live -= static_cast<std::int64_t>(stuck.mappings);
+            tally_.pinned -= static_cast<std::int64_t>(stuck.mapped_bytes);
+            stuck = stuck_.back();
+            stuck_.pop_back();
+        }
+    }
+    if (stuck_.empty() && log_ != nullptr) {
+        log_->heal(Trouble::unmap_refused);
+    }
+}
+
+void HostBinding::retry_unmaps(IovaRange range) {
+    unsigned failures = 0;
+    // Whatever a retry trims or leaves behind, each stretch is tried once: those that stay move to
+    // the front.
+    for (std::size_t left = stuck_.size(), i = 0; left > 0 && i < stuck_.size(); --left) {
+        const Stuck stuck = stuck_[i];
+        if (!range.overlaps(range_of(stuck.iova, stuck.bytes))) {
+            ++i;
+            continue;
+        }
+        ++tally_.counts.unmap_retries;
+        if (!unmap(stuck.iova, stuck.bytes).ok()) {
+            ++i;
+            if (++failures == kFailuresInRow) {
+                break;
+            }
+        }
+    }
+    apply();
+}
+
+// ---- What is missing ----
+
+bool HostBinding::missing_bit(LeafRef leaf) const {
+    const auto found = missing_.find(key_of(*leaf.table));
+    return found != missing_.end() && found->second.test(leaf.slot);
+}
+
+void HostBinding::mark_missing(LeafRef leaf) {
+    EntryBitmap& bits = missing_[key_of(*leaf.table)];
+    if (!bits.test(leaf.slot)) {
+        bits.set(leaf.slot);
+        ++tally_.missing;
+    }
+}
+
+void HostBinding::mark_missing(Iova iova, std::uint64_t bytes) {
+    mirror_->leaves(range_of(iova, bytes), [this](LeafRef leaf) { mark_missing(leaf); });
+}
+
+void HostBinding::clear_missing(LeafRef leaf) {
+    const auto found = missing_.find(key_of(*leaf.table));
+    if (found == missing_.end() || !found->second.test(leaf.slot)) {
+        return;
+    }
+    found->second.clear(leaf.slot);
+    --tally_.missing;
+    if (found->second.none()) {
+        missing_.erase(found);
+        if (missing_.empty()) {
+            log_->heal(Trouble::map_failed);
+        }
+    }
+}
+
+void HostBinding::clear_missing(Iova iova, std::uint64_t bytes) {
+    mirror_->leaves(range_of(iova, bytes), [this](LeafRef leaf) { clear_missing(leaf); });
+}
+
+void HostBinding::removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t mapped_bytes) {
+    if (!is_missing(leaf)) {
+        return;
+    }
+    clear_missing(leaf);
+    // The removal will take these away again.
+    tally_.live += static_cast<std::int64_t>(mappings);
+    tally_.pinned += static_cast<std::int64_t>(mapped_bytes);
+    tally_.counts.bytes_unmapped -= mapped_bytes;
+}
+
+void HostBinding::merged(std::uint64_t before, std::uint64_t after) {
+    tally_.live -= static_cast<std::int64_t>(before - after);
+    apply();
+}
+
+bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& clock,
+                             std::uint64_t deadline_ns) {
+    const bool everything = range == IovaRange::everything();
+    unsigned failures = 0;
+    if (!pass.started) {
+        pass.started = true;
+        pass.first = everything ? retry_from_
+                                : range.first.align_down(vtd::level_span(2)).value();
+        pass.next = pass.first;
+        pass.wrapped = !everything || pass.first == 0;
+        if (!everything) {
+            // Tables of higher levels that cover the start of the range begin before it.
+            for (unsigned level = vtd::kMaxLevels; level > 1; --level) {
+                if (const Table* table = mirror_->table_at(range.first, level);
+                    table != nullptr && missing_.contains(key_of(*table)) &&
+                    !retry_table(key_of(*table), range, failures)) {
+                    apply();
+                    return true;
+                }
+            }
+        }
+    }
+    bool in_time = true;
+    while (true) {
+        const auto found = missing_.lower_bound(pass.next);
+        if (found == missing_.end() || found->first > range.last.value()) {
+            if (pass.wrapped) {
+                break;
+            }
+            pass.wrapped = true;
+            pass.next = 0;
+            continue;
+        }
+        if (pass.wrapped && everything && pass.first != 0 && found->first >= pass.first) {
+            break;
+        }
+        if (clock.now_ns() >= deadline_ns) {
+            in_time = false;
+            break;
+        }
+        const TableKey key = found->first;
+        pass.next = key + 1;
+        if (!retry_table(key, range, failures)) {
+            break;
+        }
+    }
+    if (everything) {
+        retry_from_ = pass.next;
+        first_pass_ = first_pass_ && !in_time;
+    }
+    apply();
+    return in_time;
+}
+
+bool HostBinding::retry_table(TableKey key, IovaRange range, unsigned& failures) {
+    Table* table = mirror_->table_at(Iova(key).align_down(kPageSize),
+                                     static_cast<unsigned>(key & kLevelBits));
+    if (table == nullptr || !range.overlaps({table->base, table->last()})) {
+        return true;
+    }
+    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        const LeafRef leaf = {table, slot};
+        if (!is_missing(leaf) ||
+            !range.overlaps(range_of(leaf.iova(), leaf.bytes()))) {
+            continue;
+        }
+        const LeafRef first = mirror_->first_of_run(leaf);
+        const Iova end = mirror_->end_of_run(leaf);
+        if (map_run(first, end)) {
+            clear_missing(first.iova(), end - first.iova());
+            failures = 0;
+        } else if (++failures == kFailuresInRow) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool HostBinding::map_run(LeafRef first, Iova end) {
+    const vtd::DecodedEntry entry = decode(*mirror_, first);
+    const std::uint64_t bytes = end - first.iova();
+    const Access access = entry.access & first.table->access;
+    if (!first_pass_) {
+        ++tally_.counts.map_retries;
+    }
+    if (const RamPiece piece = ram_->whole(entry.address, bytes, access); piece.bytes != 0) {
+        return map({first.iova(), bytes, piece.host, entry.address, piece.access});
+    }
+    return map_pieces(first);
+}
+
+void HostBinding::visit_mappings(const HostMapper::Visitor& visit) const {
+    if (mirror_ == nullptr) {
+        return;
+    }
+    mirror_->leaves(IovaRange::everything(), [&](LeafRef leaf) {
+        if (is_missing(leaf)) {
+            return;
+        }
+        const vtd::DecodedEntry entry = decode(*mirror_, leaf);
+        ram_->pieces(entry.address, leaf.bytes(), entry.access & leaf.table->access,
+                     [&](const RamPiece& piece) {
+                         visit({leaf.iova() + piece.offset, piece.bytes, piece.host,
+                                entry.address + piece.offset, piece.access});
+                     });
+    });
+}
+
+}  // namespace umbra::shadow

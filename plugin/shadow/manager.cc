@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/shadow/manager.h"
+
+#include <algorithm>
+#include <limits>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "plugin/shadow/address_space.h"
+#include "plugin/shadow/host_binding.h"
+#include "plugin/shadow/verify_domain.h"
+
+namespace umbra::shadow {
+
+using telemetry::SyncTrigger;
+
+namespace {
+
+// More syncs than this are not put off.
+constexpr std::size_t kMostJobs = 1024;
+constexpr std::uint64_t kNoDeadline = std::numeric_limits<std::uint64_t>::max();
+
+// Clears what counts up and keeps what is "as of now".
+void clear(telemetry::HostCounters& counters) {
+    const telemetry::HostCounters now = counters;
+    counters = {};
+    counters.live_mappings = counters.live_mappings_peak = now.live_mappings;
+    counters.pinned_bytes = now.pinned_bytes;
+    counters.missing_leaves = now.missing_leaves;
+}
+
+void clear(telemetry::SyncCounters& counters) {
+    const telemetry::SyncCounters now = counters;
+    counters = {};
+    counters.leaves = counters.leaves_peak = now.leaves;
+    counters.tables = counters.tables_peak = now.tables;
+    counters.mirror_bytes = now.mirror_bytes;
+}
+
+}  // namespace
+
+class Manager::Implementation {
+  public:
+    Implementation(const Options& options, vtd::EntryFormat format, Ports ports)
+        : options_(options),
+          format_(format),
+          contexts_(ports.contexts),
+          unit_{.memory = ports.memory,
+                .ram = ports.ram,
+                .events = ports.events,
+                .clock = ports.clock,
+                .options = options_,
+                .format = format_,
+                .counters = counters_,
+                .tables = {.limit = options.max_tables_unit}} {
+        jobs_.reserve(kMostJobs);
+    }
+
+    // ---- Devices ----
+
+    struct Member {
+        Device* device = nullptr;
+        DeviceContext context;
+        bool added = false;  // set_mode was called once
+        telemetry::DeviceShadowCounters counters;
+        std::unique_ptr<HostBinding> binding;  // null without a host mapper
+        AddressSpace* space = nullptr;         // while the binding belongs to one
+    };
+
+    void add_device(Device& device) {
+        if (find(device) != members_.end()) {
+            return;
+        }
+        auto member = std::make_unique<Member>();
+        member->device = &device;
+        if (HostMapper* mapper = device.mapper()) {
+            member->binding = std::make_unique<HostBinding>(*mapper, member->counters.host,
+                                                            counters_.host);
+        }
+        members_.push_back(std::move(member));
+        Member* added = members_.back().get();
+        update_contexts([added](const Member& candidate, const DeviceContext&) {
+            return &candidate == added;
+        });
+        run_unless_batched();
+    }
+
+    void remove_device(Device& device) {
+        const auto found = find(device);
+        if (found == members_.end()) {
+            return;
+        }
+        leave(**found);
+        // What could not be unmapped leaves the unit's account together with the container.
+        counters_.host.live_mappings -= (*found)->counters.host.live_mappings;
+        counters_.host.pinned_bytes -= (*found)->counters.host.pinned_bytes;
+        members_.erase(found);
+        remove_empty_spaces();
+    }
+
+    void replay(Device& device) {
+        const auto found = find(device);
+        if (found == members_.end() || (*found)->space == nullptr) {
+            return;
+        }
+        Member& member = **found;
+        member.binding->forget();
+        add_job(*member.space, {.trigger = SyncTrigger::replay, .walk = false});
+        restart_retries(*member.space);
+        run_unless_batched();
+    }
+
+    // ---- Contexts ----
+
+    // Reads the context entries of the devices that `concerned(member, context)` names, and moves
+    // those whose context is another one than before.
+    template <class Concerned>
+    void update_contexts(Concerned&& concerned) {
+        const std::uint64_t start = unit_.clock.now_ns();
+        changed_.clear();
+        for (const auto& member : members_) {
+            const DeviceContext context =
+                enabled_ ? contexts_.context_of(member->device->source_id())
+                         : DeviceContext{.mode = DmaMode::pass_through};
+            if (concerned(*member, context) &&
+                (!member->added || normalised(context) != member->context)) {
+                changed_.emplace_back(member.get(), normalised(context));
+            }
+        }
+        if (changed_.empty()) {
+            return;
+        }
+        // First everybody leaves, then everybody comes: a mirror that a device leaves may be the
+        // one that another comes to.
+        for (const auto& [member, context] : changed_) {
+            leave(*member);
+        }
+        for (const auto& [member, context] : changed_) {
+            const bool other_mode = !member->added || context.mode != member->context.mode;
+            member->context = context;
+            member->added = true;
+            if (other_mode) {
+                member->device->set_mode(context.mode);
+            }
+            if (context.mode == DmaMode::translated && member->binding != nullptr) {
+                join(*member);
+            }
+        }
+        remove_empty_spaces();
+        telemetry::SyncLatency& latency =
+            counters_.latency[static_cast<std::size_t>(SyncTrigger::context)];
+        const std::uint64_t total = unit_.clock.now_ns() - start;
+        ++counters_.sync.syncs[static_cast<std::size_t>(SyncTrigger::context)];
+        latency.host_ns.record(total);
+        latency.total_ns.record(total);
+    }
+
+    void context_domain(DomainId domain) {
+        update_contexts([domain](const Member& member, const DeviceContext& context) {
+            // A device without a valid entry has what the specification (6.5.2.1) caches under
+            // domain 0.
+            return member.context.domain == domain || context.domain == domain;
+        });
+    }
+
+    void context_device(SourceId source, unsigned function_mask) {
+        // FM: 1 ignores function bit 2, 2 ignores bits 2:1, 3 ignores all three.
+        constexpr std::uint16_t kIgnored[] = {0, 0b100, 0b110, 0b111};
+        const std::uint16_t ignored = kIgnored[function_mask & 3];
+        update_contexts([=](const Member& member, const DeviceContext&) {
+            const std::uint16_t difference = member.device->source_id().value() ^ source.value();
+            return (difference & ~ignored) == 0;
+        });
+    }
+
+    void translation_changed(bool enabled) {
+        enabled_ = enabled;
+        update_contexts([](const Member&, const DeviceContext&) { return true; });
+        for (auto& [key, space] : spaces_) {
+            add_job(*space, {.trigger = SyncTrigger::context});
+        }
+        run_unless_batched();
+    }
+
+    // ---- IOTLB invalidations ----
+
+    void sync_all() {
+        for (auto& [key, space] : spaces_) {
+            add_job(*space, {.trigger = SyncTrigger::global});
+        }
+        run_unless_batched();
+    }
+
+    void sync_domain(DomainId domain) {
+        each_space_of(domain, [this](AddressSpace& space) {
+            add_job(space, {.trigger = SyncTrigger::domain});
+        });
+        run_unless_batched();
+    }
+
+    void sync_pages(DomainId domain, IovaRange range) {
+        each_space_of(domain, [&](AddressSpace& space) {
+            add_job(space, {.trigger = SyncTrigger::page, .range = range});
+        });
+        run_unless_batched();
+    }
+
+    // ---- Work ----
+
+    void batch_begin() { ++batches_; }
+    void batch_end() {
+        if (batches_ > 0) {
+            --batches_;
+        }
+        finish();
+    }
+
+    void finish() {
+        if (jobs_.empty()) {
+            return;
+        }
+        const std::uint64_t start = unit_.clock.now_ns();
+        (void)work(kNoDeadline);
+        counters_.hold_ns.record(unit_.clock.now_ns() - start);
+    }
+
+    bool run(std::uint64_t budget_ns) {
+        if (jobs_.empty()) {
+            return true;
+        }
+        const std::uint64_t start = unit_.clock.now_ns();
+        const bool done = work(start + budget_ns);
+        counters_.hold_ns.record(unit_.clock.now_ns() - start);
+        return done;
+    }
+
+    // ---- Looking at it ----
+
+    [[nodiscard]] Verification verify() const {
+        Verification result;
+        result.domains = spaces_.size();
+        for (const auto& member : members_) {
+            if (member->space != nullptr) {
+                DomainVerifier(*member->space, unit_)
+                    .verify(*member->binding, member->device->source_id(), result);
+            }
+        }
+        return result;
+    }
+
+    void clear_counters() {
+        clear(counters_.sync);
+        clear(counters_.host);
+        counters_.latency = {};
+        counters_.hold_ns = {};
+        for (auto& [key, space] : spaces_) {
+            space->clear_counters();
+        }
+        for (const auto& member : members_) {
+            clear(member->counters.host);
+            member->counters.attaches = 0;
+            member->counters.detaches = 0;
+        }
+    }
+
+    [[nodiscard]] const telemetry::UnitShadowCounters& counters() const { return counters_; }
+    [[nodiscard]] const auto& spaces() const { return spaces_; }
+    [[nodiscard]] const auto& members() const { return members_; }
+
+  private:
+    struct Job {
+        AddressSpace* space = nullptr;
+        SyncJob sync;
+    };
+
+    [[nodiscard]] std::vector<std::unique_ptr<Member>>::iterator find(const Device& device) {
+        return std::find_if(members_.begin(), members_.end(),
+                            [&](const auto& member) { return member->device == &device; });
+    }
+
+    // Only translated contexts have a domain and a table.
+    [[nodiscard]] static DeviceContext normalised(const DeviceContext& context) {
+        return context.mode == DmaMode::translated ? context
+                                                   : DeviceContext{.mode = context.mode};
+    }
+
+    void join(Member& member) {
+        const DomainKey key = {member.context.domain, member.context.root, member.context.levels};
+        std::unique_ptr<AddressSpace>& space = spaces_[key];
+        const bool fresh = space == nullptr;
+        if (fresh) {
+            space = std::make_unique<AddressSpace>(key, unit_);
+        }
+        member.space = space.get();
+        ++member.counters.attaches;
+        space->attach(*member.binding);
+        restart_retries(*space);
+        add_job(*space, {.trigger = SyncTrigger::attach, .walk = fresh});
+    }
+
+    void leave(Member& member) {
+        if (member.space == nullptr) {
+            return;
+        }
+        member.space->detach(*member.binding);
+        restart_retries(*member.space);
+        member.space = nullptr;
+        ++member.counters.detaches;
+    }
+
+    void remove_empty_spaces() {
+        std::erase_if(spaces_, [this](const auto& entry) {
+            AddressSpace* space = entry.second.get();
+            if (!space->bindings().empty()) {
+                return false;
+            }
+            std::erase_if(jobs_, [space](const Job& job) { return job.space == space; });
+            return true;
+        });
+    }
+
+    // The bindings of a space are others than when its jobs began.
+    void restart_retries(const AddressSpace& space) {
+        for (Job& job : jobs_) {
+            if (job.space == &space) {
+                job.sync.binding = 0;
+                job.sync.pass = {};
+            }
+        }
+    }
+
+    template <class Visit>
+    void each_space_of(DomainId domain, Visit&& visit) {
+        for (auto at = spaces_.lower_bound({domain, Gpa(0), 0});
+             at != spaces_.end() && at->first.domain == domain; ++at) {
+            visit(*at->second);
+        }
+    }
+
+    // Puts a sync off, unless one that has not begun yet covers it, or can be made to.
+    void add_job(AddressSpace& space, const SyncJob& sync) {
+        const bool everything = sync.walk && sync.range == IovaRange::everything();
+        if (everything) {
+            std::erase_if(jobs_, [&](const Job& job) {
+                return job.space == &space && job.sync.phase == SyncJob::Phase::begin &&
+                       job.sync.trigger == SyncTrigger::page;
+            });
+        }
+        for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) {
+            if (job->space != &space || job->sync.phase != SyncJob::Phase::begin) {
+                continue;
+            }
+            if (job->sync.walk && job->sync.range == IovaRange::everything()) {
+                return;
+            }
+            if (sync.trigger == SyncTrigger::page && job->sync.trigger == SyncTrigger::page) {
+                if (extend(job->sync.range, sync.range)) {
+                    return;
+                }
+                break;
+            }
+        }
+        if (jobs_.size() == kMostJobs) {
+            finish();
+        }
+        jobs_.push_back({&space, sync});
+    }
+
+    // Makes `range` the union of both if that leaves out nothing and adds nothing.
+    static bool extend(IovaRange& range, IovaRange other) {
+        const bool apart = (other.first > range.last && other.first - range.last > 1) ||
+                           (range.first > other.last && range.first - other.last > 1);
+        if (apart) {
+            return false;
+        }
+        range = {std::min(range.first, other.first), std::max(range.last, other.last)};
+        return true;
+    }
+
+    // True if everything is done.
+    bool work(std::uint64_t deadline_ns) {
+        std::size_t done = 0;
+        bool in_time = true;
+        while (in_time && done < jobs_.size()) {
+            in_time = jobs_[done].space->run(jobs_[done].sync, deadline_ns);
+            if (in_time) {
+                ++done;
+                in_time = deadline_ns == kNoDeadline || unit_.clock.now_ns() < deadline_ns;
+            }
+        }
+        jobs_.erase(jobs_.begin(), jobs_.begin() + static_cast<std::ptrdiff_t>(done));
+        return jobs_.empty();
+    }
+
+    void run_unless_batched() {
+        if (batches_ == 0) {
+            finish();
+        }
+    }
+
+    const Options options_;
+    const vtd::EntryFormat format_;
+    const ContextSource& contexts_;
+    telemetry::UnitShadowCounters counters_;
+    UnitResources unit_;
+    bool enabled_ = false;
+    unsigned batches_ = 0;
+
+    std::map<DomainKey, std::unique_ptr<AddressSpace>> spaces_;
+    std::vector<std::unique_ptr<Member>> members_;
+    std::vector<std::pair<Member*, DeviceContext>> changed_;
+    std::vector<Job> jobs_;
+
+  public:
+    ~Implementation() {
+        while (!members_.empty()) {
+            remove_device(*members_.back()->device);
+        }
+    }
+    Implementation(const Implementation&) = delete;
+    Implementation& operator=(const Implementation&) = delete;
+};
+
+Manager::Manager(const Options& options, vtd::EntryFormat format, Ports ports)
+    : implementation_(std::make_unique<Implementation>(options, format, ports)) {}
+
+Manager::~Manager() = default;
+
+void Manager::add_device(Device& device) {
+    implementation_->add_device(device);
+}
+
+void Manager::remove_device(Device& device) {
+    implementation_->remove_device(device);
+}
+
+void Manager::replay(Device& device) {
+    implementation_->replay(device);
+}
+
+void Manager::context_global() {
+    implementation_->update_contexts([](const auto&, const DeviceContext&) { return true; });
+}
+
+void Manager::context_domain(DomainId domain) {
+    implementation_->context_domain(domain);
+}
+
+void Manager::context_device(DomainId /*domain*/, SourceId source, unsigned function_mask) {
+    implementation_->context_device(source, function_mask);
+}
+
+void Manager::iotlb_global() {
+    implementation_->sync_all();
+}
+
+void Manager::iotlb_domain(DomainId domain) {
+    implementation_->sync_domain(domain);
+}
+
+void Manager::iotlb_pages(DomainId domain, Iova address, unsigned address_mask,
+                          bool /*leaf_only*/) {
+    // Also with the hint that only leaves changed the tables above are looked at: three more loads,
+    // and a guest whose hint is wrong only gets what it asked for.
+    const unsigned shift = kPageShift + address_mask;
+    if (shift >= 64) {
+        implementation_->sync_domain(domain);
+        return;
+    }
+    const std::uint64_t bytes = std::uint64_t{1} << shift;
+    const Iova first = address.align_down(bytes);
+    implementation_->sync_pages(domain, {first, first + (bytes - 1)});
+}
+
+// The device's own TLB is the host's business: an unmap on the host reaches it.
+void Manager::device_tlb(SourceId /*source*/, IovaRange /*range*/) {}
+void Manager::interrupt_entries_global() {}
+void Manager::interrupt_entries(std::uint16_t /*first_index*/, unsigned /*index_mask*/) {}
+void Manager::interrupt_remapping_changed(bool /*enabled*/) {}
+
+void Manager::translation_changed(bool enabled) {
+    implementation_->translation_changed(enabled);
+}
+
+void Manager::batch_begin() {
+    implementation_->batch_begin();
+}
+
+void Manager::barrier() {
+    implementation_->finish();
+}
+
+void Manager::batch_end() {
+    implementation_->batch_end();
+}
+
+bool Manager::run(std::uint64_t budget_ns) {
+    return implementation_->run(budget_ns);
+}
+
+Verification Manager::verify() const {
+    return implementation_->verify();
+}
+
+const telemetry::UnitShadowCounters& Manager::counters() const {
+    return implementation_->counters();
+}
+
+void Manager::clear_counters() {
+    implementation_->clear_counters();
+}
+
+void Manager::visit_domains(const std::function<void(const DomainView&)>& visit) const {
+    for (const auto& [key, space] : implementation_->spaces()) {
+        visit({key.domain, key.root, key.levels, space->bindings().size(), space->counters()});
+    }
+}
+
+void Manager::visit_devices(const std::function<void(const DeviceView&)>& visit) const {
+    for (const auto& member : implementation_->members()) {
+        visit({member->device->source_id(), member->context, member->binding != nullptr,
+               member->counters});
+    }
+}
+
+}  // namespace umbra::shadow

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// From the removals of a sync to as few unmap calls as the host's rules allow.
+//
+//   part   what goes, widened to whole host mappings: where a removal cuts a mapping that coalescing
+//          had made out of several leaves, the part covers all of that mapping and its remaining
+//          stretches (the rests) are mapped again right after the call. That is a split.
+//   call   one or several parts. VFIO unmaps everything inside a range in one call with batched
+//          flushes of the host's IOTLB, so parts with nothing live between them become one call.
+//
+// Memory is allocated once; a plan is built anew for each delta.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "plugin/shadow/delta.h"
+#include "plugin/shadow/mirror.h"
+#include "plugin/shadow/ram_snapshot.h"
+
+namespace umbra::shadow {
+
+struct UnmapPart {
+    Iova iova;
+    std::uint64_t bytes = 0;
+    std::uint64_t mapped_bytes = 0;
+    std::uint64_t mappings = 0;  // host mappings inside
+    std::size_t first_rest = 0;  // in Plan::rests
+    std::size_t rests = 0;
+
+    [[nodiscard]] Iova end() const { return iova + bytes; }
+};
+
+struct UnmapCall {
+    Iova iova;
+    std::uint64_t bytes = 0;
+    std::size_t first_part = 0;  // in Plan::parts
+    std::size_t parts = 0;
+
+    [[nodiscard]] Iova end() const { return iova + bytes; }
+};
+
+struct Rest {
+    HostMapping mapping;
+    bool first_of_mapping = false;  // the split mapping began with it
+};
+
+class Plan {
+  public:
+    Plan();
+
+    // `mirror` is as after the sync, so what it holds between two removals is live.
+    void build(std::span<const Removal> removals, const Mirror& mirror, const RamSnapshot& ram);
+
+    [[nodiscard]] std::span<const UnmapCall> calls() const { return calls_; }
+    [[nodiscard]] std::span<const UnmapPart> parts(const UnmapCall& call) const {
+        return std::span(parts_).subspan(call.first_part, call.parts);
+    }
+    [[nodiscard]] std::span<const Rest> rests(const UnmapPart& part) const {
+        return std::span(rests_).subspan(part.first_rest, part.rests);
+    }
+
+  private:
+    void add_part(const Removal& removal, const Mirror& mirror, const RamSnapshot& ram);
+    void add_rest(LeafRef first, Iova end, bool first_of_mapping, UnmapPart& part,
+                  const Mirror& mirror, const RamSnapshot& ram);
+    void join_parts(const Mirror& mirror);
+
+    std::vector<UnmapCall> calls_;
+    std::vector<UnmapPart> parts_;
+    std::vector<Rest> rests_;
+};
+
+}  // namespace umbra::shadow

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/shadow/ram_snapshot.h"
+
+#include <utility>
+
+namespace umbra::shadow {
+
+bool RamSnapshot::update(const RamMap& ram, RamSnapshot& previous) {
+    const std::uint64_t generation = ram.generation();
+    if (taken_ && generation == generation_) {
+        return false;
+    }
+    std::swap(runs_, previous.runs_);
+    previous.last_ = 0;
+    runs_.clear();
+    ram.list(runs_);
+    generation_ = generation;
+    taken_ = true;
+    last_ = 0;
+    return runs_ != previous.runs_;
+}
+
+bool RamSnapshot::same(const RamSnapshot& a, const RamSnapshot& b, Gpa guest, std::uint64_t bytes,
+                       Access access) {
+    std::vector<RamPiece> in_a;
+    a.pieces(guest, bytes, access, [&](const RamPiece& piece) { in_a.push_back(piece); });
+    std::size_t count = 0;
+    bool equal = true;
+    b.pieces(guest, bytes, access, [&](const RamPiece& piece) {
+        equal = equal && count < in_a.size() && in_a[count] == piece;
+        ++count;
+    });
+    return equal && count == in_a.size();
+}
+
+const RamRun* RamSnapshot::search(Gpa guest) const {
+    const auto found =
+        std::upper_bound(runs_.begin(), runs_.end(), guest, [](Gpa address, const RamRun& run) {
+            return address < run.first + run.bytes;
+        });
+    if (found == runs_.end()) {
+        return nullptr;
+    }
+    last_ = static_cast<std::size_t>(found - runs_.begin());
+    return &*found;
+}
+
+}  // namespace umbra::shadow

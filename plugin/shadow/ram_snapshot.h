@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Guest RAM as of one generation of the RamMap, with look-ups that remember the run they hit last.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "plugin/shadow/ram_map.h"
+#include "plugin/vtd/types.h"
+
+namespace umbra::shadow {
+
+// The part of a leaf that lies in one run of guest RAM, and what a device may do there.
+struct RamPiece {
+    std::uint64_t offset = 0;  // from the start of the leaf, bytes
+    std::uint64_t bytes = 0;
+    HostAddress host;
+    Access access = Access::none;
+
+    friend bool operator==(const RamPiece&, const RamPiece&) = default;
+};
+
+class RamSnapshot {
+  public:
+    // Takes the list anew if `ram` has another generation than last time. True if the list itself
+    // is another one; then what it was is in `previous` (whose content is lost otherwise).
+    bool update(const RamMap& ram, RamSnapshot& previous);
+
+    // The piece, if [guest, guest + bytes) lies in one run as a whole and allows some of `access`;
+    // one of 0 bytes otherwise.
+    [[nodiscard]] RamPiece whole(Gpa guest, std::uint64_t bytes, Access access) const {
+        const RamRun* run = find(guest);
+        if (run == nullptr || guest < run->first || bytes > run->bytes - (guest - run->first)) {
+            return {};
+        }
+        const Access allowed = allowed_in(*run, access);
+        if (allowed == Access::none) {
+            return {};
+        }
+        return {0, bytes, run->host + (guest - run->first), allowed};
+    }
+
+    // Calls `visit(RamPiece)` for each piece of [guest, guest + bytes) that can be reached with
+    // some of `access`, in order.
+    template <class Visit>
+    void pieces(Gpa guest, std::uint64_t bytes, Access access, Visit&& visit) const {
+        std::uint64_t offset = 0;
+        for (const RamRun* run = find(guest); run != nullptr && run != end() && offset < bytes;
+             ++run) {
+            const Gpa at = guest + offset;
+            if (at < run->first) {
+                const std::uint64_t hole = run->first - at;
+                if (hole >= bytes - offset) {
+                    return;
+                }
+                offset += hole;
+            }
+            const std::uint64_t into = guest + offset - run->first;
+            const std::uint64_t length = std::min(run->bytes - into, bytes - offset);
+            const Access allowed = allowed_in(*run, access);
+            if (allowed != Access::none) {
+                visit(RamPiece{offset, length, run->host + into, allowed});
+            }
+            offset += length;
+        }
+    }
+
+    // Whether [guest, guest + bytes) is the same host memory, with the same access, in both.
+    [[nodiscard]] static bool same(const RamSnapshot& a, const RamSnapshot& b, Gpa guest,
+                                   std::uint64_t bytes, Access access);
+
+  private:
+    [[nodiscard]] static Access allowed_in(const RamRun& run, Access access) {
+        return run.read_only ? access & Access::read : access;
+    }
+    [[nodiscard]] const RamRun* end() const { return runs_.data() + runs_.size(); }
+
+    // The first run that ends above `guest`; nullptr if there is none. It may start above.
+    [[nodiscard]] const RamRun* find(Gpa guest) const {
+        if (last_ < runs_.size()) {
+            const RamRun& run = runs_[last_];
+            if (guest >= run.first && guest - run.first < run.bytes) {
+                return &run;
+            }
+        }
+        return search(guest);
+    }
+    [[nodiscard]] const RamRun* search(Gpa guest) const;
+
+    std::vector<RamRun> runs_;
+    std::uint64_t generation_ = 0;
+    bool taken_ = false;
+    mutable std::size_t last_ = 0;
+};
+
+}  // namespace umbra::shadow

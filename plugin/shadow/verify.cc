@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/shadow/verify.h"
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+
+#include "plugin/shadow/verify_domain.h"
+
+namespace umbra::shadow {
+namespace {
+
+using vtd::DecodedEntry;
+using Kind = vtd::DecodedEntry::Kind;
+
+// Mappings in order of IOVA; what continues the mapping before it is merged with it.
+class Extents {
+  public:
+    void add(const HostMapping& mapping) {
+        if (!list_.empty()) {
+            HostMapping& last = list_.back();
+            if (last.iova + last.bytes == mapping.iova && last.host + last.bytes == mapping.host &&
+                last.guest + last.bytes == mapping.guest && last.access == mapping.access) {
+                last.bytes += mapping.bytes;
+                return;
+            }
+        }
+        list_.push_back(mapping);
+    }
+    void add(Iova iova, std::uint64_t bytes, Gpa guest, Access access, const RamSnapshot& ram) {
+        ram.pieces(guest, bytes, access, [&](const RamPiece& piece) {
+            add({iova + piece.offset, piece.bytes, piece.host, guest + piece.offset,
+                 piece.access});
+        });
+    }
+    [[nodiscard]] const std::vector<HostMapping>& list() const { return list_; }
+
+  private:
+    std::vector<HostMapping> list_;
+};
+
+// Goes through one list of mappings alongside others.
+class Cursor {
+  public:
+    explicit Cursor(const Extents& extents) : at_(extents.list().begin()), end_(extents.list().end()) {}
+
+    // Nearest IOVA above `from` where something begins or ends; the last one there is if nothing.
+    [[nodiscard]] Iova next_edge(Iova from) {
+        while (at_ != end_ && at_->iova + at_->bytes <= from) {
+            ++at_;
+        }
+        if (at_ == end_) {
+            return Iova(~std::uint64_t{0});
+        }
+        return at_->iova > from ? at_->iova : at_->iova + at_->bytes;
+    }
+    // What is at [from, to), which lies between two edges.
+    [[nodiscard]] HostMapping slice(Iova from, Iova to) const {
+        if (at_ == end_ || at_->iova > from) {
+            return {from, to - from, HostAddress(), Gpa(), Access::none};
+        }
+        const std::uint64_t offset = from - at_->iova;
+        return {from, to - from, at_->host + offset, at_->guest + offset, at_->access};
+    }
+
+  private:
+    std::vector<HostMapping>::const_iterator at_;
+    std::vector<HostMapping>::const_iterator end_;
+};
+
+bool same_target(const HostMapping& a, const HostMapping& b) {
+    return a.access == b.access && (a.access == Access::none || a.host == b.host);
+}
+
+// The guest's tables as they are at this moment. Written apart from the sync, on purpose.
+class GuestWalk {
+  public:
+    GuestWalk(const GuestMemory& memory, const RamSnapshot& ram, const vtd::EntryFormat& format,
+              const Options& options)
+        : memory_(memory), ram_(ram), format_(format), tables_left_(options.max_tables_domain) {}
+
+    void walk(Gpa table, unsigned level, Iova base, Access access) {
+        if (tables_left_ == 0) {
+            complete_ = false;
+            return;
+        }
+        --tables_left_;
+        path_.at(level) = table;
+        for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+            const std::optional<std::uint64_t> value = memory_.read_u64(table + slot * 8);
+            if (!value) {
+                return;
+            }
+            const DecodedEntry entry = format_.decode(level, *value);
+            const std::uint64_t bytes = vtd::level_span(level);
+            const Iova iova = base + slot * bytes;
+            const Access granted = entry.access & access;
+            if (entry.kind == Kind::leaf) {
+                found_.add(iova, bytes, entry.address, granted, ram_);
+            } else if (entry.kind == Kind::table && !on_path(entry.address, level)) {
+                walk(entry.address, level - 1, iova, granted);
+            }
+        }
+    }
+    [[nodiscard]] const Extents& found() const { return found_; }
+    [[nodiscard]] bool complete() const { return complete_; }
+
+  private:
+    [[nodiscard]] bool on_path(Gpa table, unsigned level) const {
+        return std::find(path_.begin() + level, path_.end(), table) != path_.end();
+    }
+
+    const GuestMemory& memory_;
+    const RamSnapshot& ram_;
+    const vtd::EntryFormat& format_;
+    std::uint64_t tables_left_;
+    bool complete_ = true;
+    // Tables from the top-level one down to the current one, by level. No table is at the unused
+    // places: ~0 is not aligned.
+    std::array<Gpa, vtd::kMaxLevels + 1> path_ = [] {
+        std::array<Gpa, vtd::kMaxLevels + 1> path{};
+        path.fill(Gpa(~std::uint64_t{0}));
+        return path;
+    }();
+    Extents found_;
+};
+
+Extents host_state(const HostBinding& binding) {
+    Extents found;
+    const auto add = [&](const HostMapping& mapping) { found.add(mapping); };
+    if (!binding.mapper().visit_mappings(add)) {
+        binding.visit_mappings(add);
+    }
+    return found;
+}
+
+// Collects differences of one device, joining neighbours that differ in the same way.
+class Findings {
+  public:
+    Findings(DomainId domain, SourceId source) : domain_(domain), source_(source) {}
+
+    void add(Difference::Kind kind, const HostMapping& expected, const HostMapping& actual) {
+        if (!list_.empty()) {
+            Difference& last = list_.back();
+            if (last.kind == kind && continues(last.expected, expected) &&
+                continues(last.actual, actual)) {
+                last.expected.bytes += expected.bytes;
+                last.actual.bytes += actual.bytes;
+                return;
+            }
+        }
+        list_.push_back({kind, domain_, source_, expected, actual});
+    }
+
+    void report(Verification& result) {
+        std::stable_partition(list_.begin(), list_.end(), [](const Difference& difference) {
+            return difference.kind == Difference::Kind::error;
+        });
+        for (const Difference& difference : list_) {
+            ++(difference.kind == Difference::Kind::error ? result.errors : result.pending);
+            if (result.differences.size() < Verification::kListed) {
+                result.differences.push_back(difference);
+            }
+        }
+    }
+
+  private:
+    [[nodiscard]] static bool continues(const HostMapping& a, const HostMapping& b) {
+        return a.iova + a.bytes == b.iova && a.access == b.access &&
+               (a.access == Access::none || a.host + a.bytes == b.host);
+    }
+
+    const DomainId domain_;
+    const SourceId source_;
+    std::vector<Difference> list_;
+};
+
+const char* to_string(Access access) {
+    constexpr std::array<const char*, 4> kNames = {"nothing", "r-", "-w", "rw"};
+    return kNames.at(static_cast<std::size_t>(access));
+}
+
+std::string describe(const HostMapping& mapping) {
+    if (mapping.access == Access::none) {
+        return "nothing";
+    }
+    std::array<char, 96> text{};
+    std::snprintf(text.data(), text.size(), "gpa 0x%llx host 0x%llx %s",
+                  static_cast<unsigned long long>(mapping.guest.value()),
+                  static_cast<unsigned long long>(mapping.host.value()),
+                  to_string(mapping.access));
+    return text.data();
+}
+
+}  // namespace
+
+std::string Difference::to_string() const {
+    std::array<char, 128> text{};
+    std::snprintf(text.data(), text.size(),
+                  "domain %u, device %02x:%02x.%x, iova 0x%llx-0x%llx: ",
+                  static_cast<unsigned>(domain), static_cast<unsigned>(source.bus()),
+                  static_cast<unsigned>(source.devfn() >> 3),
+                  static_cast<unsigned>(source.devfn() & 7),
+                  static_cast<unsigned long long>(expected.iova.value()),
+                  static_cast<unsigned long long>((expected.iova + (expected.bytes - 1)).value()));
+    return text.data() + ("expected " + describe(expected)) + ", actual " + describe(actual) +
+           (kind == Kind::pending ? " (pending)" : " (error)");
+}
+
+DomainVerifier::DomainVerifier(const AddressSpace& space, const UnitResources& unit)
+    : space_(space), unit_(unit) {}
+
+void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verification& result) {
+    RamSnapshot ram_now;
+    RamSnapshot before;
+    ram_now.update(unit_.ram, before);
+    GuestWalk walk(unit_.memory, ram_now, unit_.format, unit_.options);
+    walk.walk(space_.key().root, space_.key().levels, Iova(0), Access::read_write);
+    result.complete = result.complete && walk.complete();
+
+    // What the host is meant to have since the last invalidations.
+    Extents meant;
+    const Mirror& mirror = space_.mirror();
+    mirror.leaves(IovaRange::everything(), [&](LeafRef leaf) {
+        const DecodedEntry entry =
+            unit_.format.decode(leaf.table->level, leaf.table->copy[leaf.slot]);
+        meant.add(leaf.iova(), leaf.bytes(), entry.address, entry.access & leaf.table->access,
+                  space_.ram());
+    });
+    const Extents has = host_state(binding);
+
+    Findings findings(space_.key().domain, source);
+    Cursor guest_cursor(walk.found());
+    Cursor meant_cursor(meant);
+    Cursor host_cursor(has);
+    const Iova end(~std::uint64_t{0});
+    Iova from(0);
+    while (from != end) {
+        const Iova to = std::min({guest_cursor.next_edge(from), meant_cursor.next_edge(from),
+                                  host_cursor.next_edge(from)});
+        const HostMapping expected = guest_cursor.slice(from, to);
+        const HostMapping intended = meant_cursor.slice(from, to);
+        const HostMapping actual = host_cursor.slice(from, to);
+        if (expected.access != Access::none || actual.access != Access::none) {
+            result.pages_checked += (to - from) >> kPageShift;
+        }
+        if (!same_target(actual, intended)) {
+            findings.add(Difference::Kind::error, expected, actual);
+        } else if (!same_target(actual, expected)) {
+            findings.add(Difference::Kind::pending, expected, actual);
+        }
+        from = to;
+    }
+    binding.visit_stuck([&](IovaRange range) {
+        const HostMapping nothing = {range.first, range.last - range.first + 1, HostAddress(),
+                                     Gpa(), Access::none};
+        HostMapping left = nothing;
+        left.access = Access::read_write;
+        findings.add(Difference::Kind::error, nothing, left);
+    });
+    findings.report(result);
+    ++result.devices;
+}
+
+}  // namespace umbra::shadow
