@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Guest RAM for tests: one buffer that starts at a guest-physical address of the test's choice,
+// with nothing below and above it. Writes of the code under test can go into a journal.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "plugin/vtd/guest_memory.h"
+#include "plugin/vtd/types.h"
+#include "tests/unit/fakes/journal.h"
+
+namespace umbra::testing {
+
+class FakeGuestMemory : public GuestMemory {
+  public:
+    // `base` and `bytes` are multiples of 4 KiB. `journal` may be null; it gets
+    // "memory ADDRESS = VALUE" for every write of 4 bytes through the interface.
+    explicit FakeGuestMemory(std::size_t bytes, Gpa base = Gpa(), Journal* journal = nullptr)
+        : base_(base), words_(bytes / sizeof(std::uint64_t)), journal_(journal) {}
+
+    // What guest software stores and sees.
+    template <class Value>
+    void store(Gpa address, Value value) {
+        std::memcpy(bytes().subspan(address - base_, sizeof value).data(), &value, sizeof value);
+    }
+    template <class Value>
+    [[nodiscard]] Value load(Gpa address) const {
+        Value value;
+        std::memcpy(&value, bytes().subspan(address - base_, sizeof value).data(), sizeof value);
+        return value;
+    }
+    [[nodiscard]] Gpa end() const { return base_ + bytes().size(); }
+
+    [[nodiscard]] bool read(Gpa address, std::span<std::byte> into) const override {
+        if (!contains(address, into.size())) {
+            return false;
+        }
+        std::memcpy(into.data(), bytes().data() + (address - base_), into.size());
+        return true;
+    }
+
+    [[nodiscard]] bool write(Gpa address, std::span<const std::byte> from) override {
+        if (!contains(address, from.size())) {
+            return false;
+        }
+        std::memcpy(bytes().data() + (address - base_), from.data(), from.size());
+        if (journal_ != nullptr && from.size() == sizeof(std::uint32_t)) {
+            journal_->push_back("memory " + hex(address.value()) + " = " +
+                                hex(load<std::uint32_t>(address)));
+        }
+        return true;
+    }
+
+    [[nodiscard]] const std::byte* page_pointer(Gpa page) const override {
+        return contains(page, kPageSize) ? bytes().data() + (page - base_) : nullptr;
+    }
+
+    [[nodiscard]] std::uint64_t generation() const override { return 0; }
+
+  private:
+    [[nodiscard]] bool contains(Gpa address, std::size_t size) const {
+        const std::size_t total = bytes().size();
+        return address >= base_ && size <= total && address - base_ <= total - size;
+    }
+    [[nodiscard]] std::span<std::byte> bytes() { return std::as_writable_bytes(std::span(words_)); }
+    [[nodiscard]] std::span<const std::byte> bytes() const {
+        return std::as_bytes(std::span(words_));
+    }
+
+    Gpa base_;
+    std::vector<std::uint64_t> words_;
+    Journal* journal_;
+};
+
+}  // namespace umbra::testing
