@@ -73,11 +73,6 @@ TEST_F(CommandLine, UnknownPluginOption) {
     expect_refused(run_refused(arguments), {"nonsense", "help=on"});
 }
 
-TEST_F(CommandLine, PluginGivenTwice) {
-    const std::string plugin = "file=" + Environment::get().plugin;
-    expect_refused(run_refused({"-M", "q35", "-plugin", plugin, "-plugin", plugin}), {"umbra"});
-}
-
 TEST_F(CommandLine, HelpListsEveryProperty) {
     const Refusal help =
         run_refused({"-M", "q35", "-plugin", "file=" + Environment::get().plugin + ",help=on"});

@@ -87,6 +87,9 @@ TEST_P(Lifecycle, ListenersLoseTheirMappingsAtSystemReset) {
     rig.driver.enable_translation();
     table.map_pages(kIova, kData, 8);
     ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
+    const std::vector<LiveMapping> expected = {
+        {.iova = kIova, .size = 8 * kPageSize, .target = kData, .permissions = 3}};
+    ASSERT_EQ(joined(rig.probe.live_mappings()), expected);
 
     rig.machine.system_reset();
     ProbeDriver probe(rig.machine, kProbe, probe_bar(0));

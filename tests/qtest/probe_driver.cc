@@ -45,6 +45,20 @@ void PrintTo(const LiveMapping& mapping, std::ostream* stream) {
             << std::dec;
 }
 
+std::vector<LiveMapping> joined(const std::vector<LiveMapping>& mappings) {
+    std::vector<LiveMapping> result;
+    for (const LiveMapping& mapping : mappings) {
+        if (!result.empty() && result.back().iova + result.back().size == mapping.iova &&
+            result.back().target + result.back().size == mapping.target &&
+            result.back().permissions == mapping.permissions) {
+            result.back().size += mapping.size;
+        } else {
+            result.push_back(mapping);
+        }
+    }
+    return result;
+}
+
 ProbeDriver::ProbeDriver(QtestMachine& machine, SourceId function, std::uint64_t bar)
     : machine_(machine), function_(function), bar_(bar) {
     constexpr std::uint32_t kIdentity =

@@ -28,6 +28,9 @@ struct LiveMapping {
     friend bool operator==(const LiveMapping&, const LiveMapping&) = default;
 };
 void PrintTo(const LiveMapping& mapping, std::ostream* stream);
+// Joins neighbours that continue each other, so that sets can be compared whatever sizes of calls
+// they were made with. In order of IOVA, as the argument must be.
+[[nodiscard]] std::vector<LiveMapping> joined(const std::vector<LiveMapping>& mappings);
 
 struct DoorbellTimes {
     std::uint64_t writes = 0;

@@ -18,7 +18,6 @@ namespace umbra::qtest {
 namespace {
 
 // Far from what any step takes, so that a slow machine does not fail.
-constexpr std::chrono::seconds kAnswerLimit{60};
 constexpr std::chrono::seconds kRefusalLimit{30};
 
 std::string environment_variable(const char* name, const char* otherwise) {
@@ -201,7 +200,7 @@ QtestMachine::QtestMachine(const MachineOptions& options)
     qtest_peer.reset();
     qmp_peer.reset();
     try {
-        static_cast<void>(qmp_->receive(kAnswerLimit));  // the greeting
+        static_cast<void>(qmp_->receive(answer_limit_));  // the greeting
     } catch (const TransportError& error) {
         throw with_output(error);
     }
@@ -220,7 +219,7 @@ TransportError QtestMachine::with_output(const TransportError& error) const {
 std::string QtestMachine::command(std::string_view text) {
     try {
         qtest_->send(text);
-        std::string answer = qtest_->receive(kAnswerLimit);
+        std::string answer = qtest_->receive(answer_limit_);
         if (answer.rfind("OK", 0) != 0) {
             throw TransportError("qtest answered \"" + answer + "\" to \"" +
                                  std::string(text.substr(0, 60)) + "\"");
@@ -326,7 +325,7 @@ std::string QtestMachine::qmp(std::string_view text) {
     try {
         qmp_->send(text);
         for (;;) {
-            std::string line = qmp_->receive(kAnswerLimit);
+            std::string line = qmp_->receive(answer_limit_);
             // An event is the only other thing that QEMU sends; it has its name in "event".
             if (line.rfind(R"({"return")", 0) == 0 || line.rfind(R"({"error")", 0) == 0) {
                 return line;
@@ -384,7 +383,7 @@ void QtestMachine::system_reset() {
     try {
         qmp_->send(R"({"execute": "system_reset"})");
         // QEMU answers when it has taken note of the request; the event says that it is done.
-        while (qmp_->receive(kAnswerLimit).find(R"("event": "RESET")") == std::string::npos) {
+        while (qmp_->receive(answer_limit_).find(R"("event": "RESET")") == std::string::npos) {
         }
     } catch (const TransportError& error) {
         throw with_output(error);

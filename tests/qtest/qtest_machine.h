@@ -66,6 +66,8 @@ class QtestMachine {
     QtestMachine& operator=(const QtestMachine&) = delete;
 
     [[nodiscard]] const MachineOptions& options() const { return options_; }
+    // How long any one answer may take before TransportError; 60 s at first.
+    void set_answer_limit(std::chrono::milliseconds limit) { answer_limit_ = limit; }
 
     // Guest RAM from address 0, shared with QEMU. Reads and writes here cost no round trip and are
     // seen by devices as those of a CPU are.
@@ -119,6 +121,7 @@ class QtestMachine {
     [[nodiscard]] TransportError with_output(const TransportError& error) const;
 
     MachineOptions options_;
+    std::chrono::milliseconds answer_limit_ = std::chrono::seconds(60);
     FileDescriptor ram_file_;
     std::span<std::byte> ram_;
     std::unique_ptr<LineSocket> qtest_;
