@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The benchmark's results as a text table and as JSON.
+#pragma once
+
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "tests/bench/device/statistics.h"
+#include "tests/bench/device/subject.h"
+
+namespace umbra::bench {
+
+// One vIOMMU's side of a result.
+struct Side {
+    std::string viommu;
+    Summary time;      // ns for one operation
+    double calls = 0;  // of all listeners, for one operation
+};
+
+struct Result {
+    std::string operation;
+    Configuration configuration;
+    std::vector<Side> sides;  // the peer first
+    // memcmp of the mapped leaf tables in the same run; no samples where it says nothing.
+    Summary compare;
+};
+
+struct Report {
+    std::string qemu_version;
+    std::string processor;
+    unsigned repetitions = 0;
+    std::vector<Result> results;
+};
+
+[[nodiscard]] const char* to_string(Sharing sharing);
+[[nodiscard]] const char* to_string(Layout layout);
+
+void write_table_header(std::ostream& out, const Report& report);
+void write_table_row(std::ostream& out, const Result& result);
+void write_json(std::ostream& out, const Report& report);
+
+}  // namespace umbra::bench

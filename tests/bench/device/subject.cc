@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "tests/bench/device/subject.h"
+
+#include <algorithm>
+#include <bit>
+#include <chrono>
+#include <cstring>
+#include <numeric>
+#include <random>
+#include <stdexcept>
+
+#include "plugin/probe/registers.h"
+
+namespace umbra::bench {
+
+namespace {
+
+using qtest::Descriptor;
+using qtest::Leaf;
+
+constexpr unsigned kMemoryMib = 1024;
+// Targets of mappings: the upper half of RAM. More pages than it has are mapped to it again.
+constexpr Gpa kData{512u << 20};
+constexpr std::size_t kDataPages = (std::size_t{512} << 20) / kPageSize;
+
+// Pages that stay, and far away from them those that operations add and take away. Neither meets
+// the interrupt address range at 0xfee00000.
+constexpr Iova kStanding{0x1'0000'0000};
+constexpr Iova kMoving{0x100'0000'0000};
+
+constexpr std::size_t kScattered = 256;
+constexpr std::size_t kBatch = 128;
+constexpr unsigned kQueueOrder = 1;  // 512 descriptors
+
+constexpr SourceId function(unsigned device) {
+    return SourceId(0, static_cast<std::uint8_t>((5 + device) << 3));
+}
+
+qtest::MachineOptions machine_options(qtest::Viommu viommu, unsigned devices) {
+    qtest::MachineOptions options;
+    options.viommu = viommu;
+    options.memory_mib = kMemoryMib;
+    for (unsigned i = 0; i < devices; i++) {
+        options.arguments.insert(
+            options.arguments.end(),
+            {"-device", "umbra-probe,listen=on,vfio-rules=off,addr=" + std::to_string(5 + i)});
+    }
+    return options;
+}
+
+}  // namespace
+
+Subject::Subject(qtest::Viommu viommu, const Configuration& configuration)
+    : configuration_(configuration),
+      machine_(machine_options(viommu, configuration.devices)),
+      driver_(machine_, kQueueOrder),
+      order_(kDataPages) {
+    std::iota(order_.begin(), order_.end(), 0);
+    if (configuration_.layout == Layout::fragmented) {
+        std::mt19937 random(1);
+        std::shuffle(order_.begin(), order_.end(), random);
+    }
+    const unsigned domains =
+        configuration_.sharing == Sharing::own_domains ? configuration_.devices : 1;
+    for (unsigned i = 0; i < domains; i++) {
+        domains_.push_back({static_cast<std::uint16_t>(i + 1), driver_.new_table()});
+    }
+    for (unsigned i = 0; i < configuration_.devices; i++) {
+        probes_.emplace_back(machine_, function(i), qtest::probe_bar(i));
+        const Domain& domain = domains_.at(i % domains);
+        driver_.attach(function(i), domain.table, domain.id);
+    }
+    driver_.enable_translation();
+    clear_traffic();
+    write_pages();
+    driver_.enqueue(Descriptor::iotlb_global());
+    ring();
+    check("mapping the pages", traffic(), configuration_.pages * kPageSize, 0,
+          configuration_.devices);
+}
+
+Gpa Subject::target(std::size_t page) const {
+    return kData + std::uint64_t{order_[page % kDataPages]} * kPageSize;
+}
+
+void Subject::write_pages() {
+    for (Domain& domain : domains_) {
+        for (std::size_t i = 0; i < configuration_.pages; i++) {
+            // A table at a time: its entries lie side by side.
+            const Gpa slot = domain.table.entry(kStanding + i * kPageSize, 1);
+            const std::size_t end = std::min<std::size_t>(
+                configuration_.pages, i + (kPageSize - slot.offset_in(kPageSize)) / 8);
+            for (std::size_t at = i; at < end; at++) {
+                machine_.store64(slot + (at - i) * 8,
+                                 target(at).value() | qtest::vtd::kEntryReadWrite);
+            }
+            i = end - 1;
+        }
+    }
+}
+
+void Subject::clear_pages() {
+    for (Domain& domain : domains_) {
+        for (std::size_t i = 0; i < configuration_.pages; i += kEntriesPerTable) {
+            const Gpa slot = domain.table.entry(kStanding + i * kPageSize, 1);
+            const std::size_t count =
+                std::min<std::size_t>(kEntriesPerTable, configuration_.pages - i);
+            machine_.fill(slot, count * 8, std::byte{0});
+        }
+    }
+}
+
+double Subject::ring() {
+    const std::uint32_t expected = ++sequence_;
+    driver_.enqueue(Descriptor::wait_status(driver_.status_address(), expected));
+    const qtest::DoorbellTimes times = probes_.front().ring_doorbell(
+        qtest::vtd::kUnitBase + qtest::vtd::kQueueTail, 8, std::uint64_t{driver_.tail()} * 16, 1);
+    if (static_cast<std::uint32_t>(machine_.load64(driver_.status_address())) != expected) {
+        throw std::runtime_error("the invalidation queue stopped");
+    }
+    return static_cast<double>(times.total_ns);
+}
+
+Subject::Traffic Subject::traffic() {
+    Traffic sum;
+    for (qtest::ProbeDriver& probe : probes_) {
+        sum.calls += probe.get(UMBRA_PROBE_LISTEN_MAPS) + probe.get(UMBRA_PROBE_LISTEN_UNMAPS);
+        sum.mapped += probe.get(UMBRA_PROBE_LISTEN_MAPPED_BYTES);
+        sum.unmapped += probe.get(UMBRA_PROBE_LISTEN_UNMAPPED_BYTES);
+    }
+    return sum;
+}
+
+void Subject::clear_traffic() {
+    for (qtest::ProbeDriver& probe : probes_) {
+        probe.clear_counters();
+    }
+}
+
+void Subject::check(const char* operation, const Traffic& actual, std::uint64_t mapped,
+                    std::uint64_t unmapped, unsigned devices) const {
+    // A mapper may take a larger mapping apart to remove a piece of it, and so unmap and map more
+    // than changed; but what is mapped in the end differs by what changed.
+    const bool net = actual.mapped - actual.unmapped == (mapped - unmapped) * devices;
+    if (!net || actual.mapped < mapped * devices || actual.unmapped < unmapped * devices) {
+        throw std::runtime_error(std::string(operation) + ": the listeners were told of " +
+                                 std::to_string(actual.mapped) + " bytes mapped and " +
+                                 std::to_string(actual.unmapped) + " unmapped instead of " +
+                                 std::to_string(mapped * devices) + " and " +
+                                 std::to_string(unmapped * devices));
+    }
+}
+
+unsigned Subject::devices_of_first_domain() const {
+    return configuration_.sharing == Sharing::one_domain ? configuration_.devices : 1;
+}
+
+Measurement Subject::unchanged(const Descriptor& descriptor, unsigned repetitions) {
+    Measurement result;
+    clear_traffic();
+    for (unsigned i = 0; i < repetitions; i++) {
+        driver_.enqueue(descriptor);
+        result.times.push_back(ring());
+    }
+    const Traffic seen = traffic();
+    check("an invalidation without a change", seen, 0, 0, configuration_.devices);
+    result.calls = static_cast<double>(seen.calls) / repetitions;
+    return result;
+}
+
+Measurement Subject::domain_unchanged(unsigned repetitions) {
+    return unchanged(Descriptor::iotlb_domain(domains_.front().id), repetitions);
+}
+
+Measurement Subject::global_unchanged(unsigned repetitions) {
+    return unchanged(Descriptor::iotlb_global(), repetitions);
+}
+
+Measurement Subject::unmap_scattered(unsigned repetitions) {
+    const std::size_t count = std::min(kScattered, configuration_.pages / 2);
+    Domain& domain = domains_.front();
+    std::mt19937 random(2);
+    Measurement result;
+    std::uint64_t calls = 0;
+    for (unsigned i = 0; i < repetitions; i++) {
+        // One page out of each of `count` equal parts, so that none is picked twice.
+        std::vector<std::size_t> picked;
+        const std::size_t part = configuration_.pages / count;
+        for (std::size_t k = 0; k < count; k++) {
+            picked.push_back(k * part + random() % part);
+        }
+        clear_traffic();
+        for (const std::size_t page : picked) {
+            domain.table.unmap(kStanding + page * kPageSize);
+        }
+        driver_.enqueue(Descriptor::iotlb_domain(domain.id));
+        result.times.push_back(ring());
+        const Traffic seen = traffic();
+        check("scattered unmaps", seen, 0, count * kPageSize, devices_of_first_domain());
+        calls += seen.calls;
+
+        for (const std::size_t page : picked) {
+            domain.table.map(kStanding + page * kPageSize, target(page));
+        }
+        driver_.enqueue(Descriptor::iotlb_domain(domain.id));
+        ring();
+    }
+    result.calls = static_cast<double>(calls) / repetitions;
+    return result;
+}
+
+Measurement Subject::map_all(unsigned repetitions) {
+    Measurement result;
+    std::uint64_t calls = 0;
+    for (unsigned i = 0; i < repetitions; i++) {
+        clear_pages();
+        driver_.enqueue(Descriptor::iotlb_global());
+        ring();
+        clear_traffic();
+        write_pages();
+        driver_.enqueue(Descriptor::iotlb_domain(domains_.front().id));
+        result.times.push_back(ring());
+        const Traffic seen = traffic();
+        check("mapping everything", seen, configuration_.pages * kPageSize, 0,
+              devices_of_first_domain());
+        calls += seen.calls;
+        driver_.enqueue(Descriptor::iotlb_global());
+        ring();
+    }
+    result.calls = static_cast<double>(calls) / repetitions;
+    return result;
+}
+
+Measurement Subject::unmap_all(unsigned repetitions) {
+    Measurement result;
+    std::uint64_t calls = 0;
+    for (unsigned i = 0; i < repetitions; i++) {
+        clear_pages();
+        clear_traffic();
+        driver_.enqueue(Descriptor::iotlb_domain(domains_.front().id));
+        result.times.push_back(ring());
+        const Traffic seen = traffic();
+        check("unmapping everything", seen, 0, configuration_.pages * kPageSize,
+              devices_of_first_domain());
+        calls += seen.calls;
+        write_pages();
+        driver_.enqueue(Descriptor::iotlb_global());
+        ring();
+    }
+    result.calls = static_cast<double>(calls) / repetitions;
+    return result;
+}
+
+Measurement Subject::batches(Leaf leaf, std::size_t count, bool timing_maps, unsigned repetitions) {
+    const std::uint64_t step_bytes = count * leaf_size(leaf);
+    const auto address_mask = static_cast<unsigned>(std::countr_zero(step_bytes / kPageSize));
+    const std::size_t steps = std::max<std::size_t>(1, kBatch / count);
+    Domain& domain = domains_.front();
+    Measurement result;
+    std::uint64_t calls = 0;
+
+    const auto apply = [&](bool map) {
+        clear_traffic();
+        for (std::size_t step = 0; step < steps; step++) {
+            const Iova iova = kMoving + step * step_bytes;
+            for (std::size_t i = 0; i < count; i++) {
+                const Iova at = iova + i * leaf_size(leaf);
+                if (!map) {
+                    domain.table.unmap(at, leaf);
+                } else if (leaf == Leaf::page_4k) {
+                    domain.table.map(at, target(step * count + i));
+                } else {
+                    domain.table.map(at, kData + (step % 128) * leaf_size(leaf), leaf);
+                }
+            }
+            driver_.enqueue(Descriptor::iotlb_pages(domain.id, iova, address_mask));
+        }
+        const double time = ring() / static_cast<double>(steps);
+        const Traffic seen = traffic();
+        check("a batch of page-selective invalidations", seen, map ? steps * step_bytes : 0,
+              map ? 0 : steps * step_bytes, devices_of_first_domain());
+        if (map == timing_maps) {
+            result.times.push_back(time);
+            calls += seen.calls;
+        }
+    };
+    for (unsigned i = 0; i < repetitions; i++) {
+        apply(true);
+        apply(false);
+    }
+    result.calls = static_cast<double>(calls) / static_cast<double>(repetitions * steps);
+    return result;
+}
+
+Measurement Subject::map_pages(std::size_t count, unsigned repetitions) {
+    return batches(Leaf::page_4k, count, true, repetitions);
+}
+
+Measurement Subject::unmap_pages(std::size_t count, unsigned repetitions) {
+    return batches(Leaf::page_4k, count, false, repetitions);
+}
+
+Measurement Subject::map_large(unsigned repetitions) {
+    return batches(Leaf::page_2m, 1, true, repetitions);
+}
+
+Measurement Subject::unmap_large(unsigned repetitions) {
+    return batches(Leaf::page_2m, 1, false, repetitions);
+}
+
+double Subject::compare_tables() {
+    qtest::SecondStage& table = domains_.front().table;
+    std::vector<std::byte> copy;
+    std::vector<Gpa> tables;
+    for (std::size_t i = 0; i < configuration_.pages; i += kEntriesPerTable) {
+        tables.push_back(table.entry(kStanding + i * kPageSize, 1));
+    }
+    copy.resize(tables.size() * kPageSize);
+    const auto page = [&](std::size_t i) {
+        return machine_.ram().subspan(tables[i].value(), kPageSize).data();
+    };
+    for (std::size_t i = 0; i < tables.size(); i++) {
+        std::memcpy(copy.data() + i * kPageSize, page(i), kPageSize);
+    }
+    const auto start = std::chrono::steady_clock::now();
+    std::size_t differences = 0;
+    for (std::size_t i = 0; i < tables.size(); i++) {
+        differences += std::memcmp(copy.data() + i * kPageSize, page(i), kPageSize) != 0;
+    }
+    const auto end = std::chrono::steady_clock::now();
+    if (differences != 0) {
+        throw std::runtime_error("tables changed while they were compared");
+    }
+    return std::chrono::duration<double, std::nano>(end - start).count();
+}
+
+std::string Subject::qemu_version() {
+    const std::string text = machine_.monitor("info version");
+    return text.substr(0, text.find_first_of("\r\n"));
+}
+
+}  // namespace umbra::bench

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// A machine that is measured: a vIOMMU, probes that listen and only count, and a guest domain with
+// many pages mapped. Each operation changes the guest's tables, then has a probe write the queue's
+// tail register from inside QEMU and time that write: nothing of a VM exit or of the test protocol
+// is in the figure, only what the vIOMMU and its listeners do until the wait descriptor completes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tests/qtest/model_driver.h"
+#include "tests/qtest/probe_driver.h"
+#include "tests/qtest/qtest_machine.h"
+
+namespace umbra::bench {
+
+enum class Sharing { one_domain, own_domains };
+// What neighbouring IOVAs map to: neighbouring pages, or pages in random order.
+enum class Layout { contiguous, fragmented };
+
+struct Configuration {
+    std::size_t pages = 4096;  // mapped in each domain before an operation
+    unsigned devices = 1;      // 1 to 16
+    Sharing sharing = Sharing::one_domain;
+    Layout layout = Layout::contiguous;
+};
+
+// The times of one operation in ns, one for each repetition, and the listeners' calls in one.
+struct Measurement {
+    std::vector<double> times;
+    double calls = 0;  // map and unmap notifications per operation, all devices together
+};
+
+class Subject {
+  public:
+    // Starts QEMU, maps the pages, and checks that every listener was told of all of them. Throws
+    // std::runtime_error if anything does not work.
+    Subject(qtest::Viommu viommu, const Configuration& configuration);
+
+    // Each does its operation `repetitions` times and checks afterwards that the listeners were
+    // told of exactly the pages that were changed.
+    [[nodiscard]] Measurement domain_unchanged(unsigned repetitions);
+    [[nodiscard]] Measurement global_unchanged(unsigned repetitions);
+    // 256 pages spread over all that are mapped, then one DSI.
+    [[nodiscard]] Measurement unmap_scattered(unsigned repetitions);
+    // All pages, then one DSI.
+    [[nodiscard]] Measurement map_all(unsigned repetitions);
+    [[nodiscard]] Measurement unmap_all(unsigned repetitions);
+    // `count` new pages beside those that are mapped, and a PSI for them; time of one such step
+    // out of a batch of up to 128 in one doorbell. `count` is a power of two up to 512.
+    [[nodiscard]] Measurement map_pages(std::size_t count, unsigned repetitions);
+    [[nodiscard]] Measurement unmap_pages(std::size_t count, unsigned repetitions);
+    // One 2 MiB leaf and a PSI for it, likewise.
+    [[nodiscard]] Measurement map_large(unsigned repetitions);
+    [[nodiscard]] Measurement unmap_large(unsigned repetitions);
+
+    // ns to compare the mapped leaf tables of the first domain with a copy, once, in this process.
+    [[nodiscard]] double compare_tables();
+
+    // As QEMU reports it.
+    [[nodiscard]] std::string qemu_version();
+
+  private:
+    struct Domain {
+        std::uint16_t id;
+        qtest::SecondStage table;
+    };
+    struct Traffic {
+        std::uint64_t calls = 0;
+        std::uint64_t mapped = 0;    // bytes
+        std::uint64_t unmapped = 0;  // bytes
+    };
+
+    [[nodiscard]] Gpa target(std::size_t page) const;
+    void write_pages();
+    void clear_pages();
+    // Enqueues a wait behind what is in the queue, rings, and returns the ns that it took.
+    double ring();
+    [[nodiscard]] Traffic traffic();
+    void clear_traffic();
+    // Throws unless `actual` says that each of `devices` was told of these bytes.
+    void check(const char* operation, const Traffic& actual, std::uint64_t mapped,
+               std::uint64_t unmapped, unsigned devices) const;
+    [[nodiscard]] unsigned devices_of_first_domain() const;
+    [[nodiscard]] Measurement unchanged(const qtest::Descriptor& descriptor, unsigned repetitions);
+    // Batches of one kind of change, timed when `timing_maps` says so.
+    [[nodiscard]] Measurement batches(qtest::Leaf leaf, std::size_t count, bool timing_maps,
+                                      unsigned repetitions);
+
+    Configuration configuration_;
+    qtest::QtestMachine machine_;
+    qtest::ModelDriver driver_;
+    std::vector<qtest::ProbeDriver> probes_;
+    std::vector<Domain> domains_;
+    std::vector<std::uint32_t> order_;  // of target pages, for Layout::fragmented
+    std::uint32_t sequence_ = 0;
+};
+
+}  // namespace umbra::bench
