@@ -16,6 +16,9 @@
 #ifndef UMBRA_QEMU_BRIDGE_H
 #define UMBRA_QEMU_BRIDGE_H
 
+/* This file is C as well, so the advice for C++ does not apply.
+ * NOLINTBEGIN(modernize-deprecated-headers,modernize-use-using) */
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -194,5 +197,7 @@ void umbra_string_free(char* string) UMBRA_NOEXCEPT;
 #ifdef __cplusplus
 }
 #endif
+
+/* NOLINTEND(modernize-deprecated-headers,modernize-use-using) */
 
 #endif

@@ -41,7 +41,7 @@ class GuestRam final : public GuestMemory {
 
     GuestRam(WriteMemory write_memory, void* opaque)
         : write_memory_(write_memory), opaque_(opaque) {}
-    ~GuestRam();
+    ~GuestRam() override;
     GuestRam(const GuestRam&) = delete;
     GuestRam& operator=(const GuestRam&) = delete;
 

@@ -10,7 +10,7 @@
 //              "wait-interrupt": 0, "wait-fence": 0, "wait-status-lost": 0,
 //              "errors": {"tail-out-of-range": 0, "fetch-failed": 0, "bad-type": 0,
 //                         "reserved-field": 0}},
-//    "faults": {"recorded": 0, "overflowed": 0, "suppressed": 0,
+//    "faults": {"recorded": 0, "overflowed": 0, "collapsed": 0, "suppressed": 0,
 //               "reasons": {"write-denied": 3, ... reasons that occurred}},
 //    "iotlb": {"hits": 91042, "misses": 811},
 //    "domains": [{"domain": 2, "iotlb-hits": 91042, "iotlb-misses": 811,

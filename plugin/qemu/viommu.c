@@ -26,6 +26,7 @@
 #include "qobject/qobject.h"
 #include "system/kvm.h"
 #include "system/runstate.h"
+#include "system/system.h"
 
 /* Where chipsets of this kind have their unit, and where a guest's firmware leaves room for it. */
 #define REGISTER_BASE 0xfed90000ULL
@@ -56,6 +57,7 @@ struct UmbraViommu {
     GHashTable* spaces; /* SpaceKey to UmbraDeviceSpace; owns the keys */
     UmbraDeviceSpace* ioapic_space;
     DeviceListener device_listener;
+    Notifier machine_done;
     UmbraSavedState saved; /* only while state is saved or loaded */
 };
 
@@ -317,6 +319,7 @@ static int int_remap(X86IOMMUState* iommu, MSIMessage* message, MSIMessage* rema
 /* What QEMU's x86-iommu would refuse in fewer words, or not at all. */
 static bool check_machine(UmbraViommu* self, Error** errp) {
     const X86IOMMUState* iommu = X86_IOMMU_DEVICE(self);
+    bool several = false;
 
     if (!object_resolve_path_type("", TYPE_Q35_HOST_DEVICE, NULL)) {
         error_setg(errp, TYPE_UMBRA_VIOMMU " needs the q35 machine: start QEMU with -M q35");
@@ -328,6 +331,11 @@ static bool check_machine(UmbraViommu* self, Error** errp) {
                    "intremap=on cannot work while KVM has the whole interrupt controller: "
                    "start QEMU with -M q35,kernel-irqchip=split, or " TYPE_UMBRA_VIOMMU
                    " with intremap=off");
+        return false;
+    }
+    /* It chose its view of memory when it was made, and that is not the unit's. */
+    if (object_resolve_path_type("", "vfio-pci", &several) != NULL || several) {
+        error_setg(errp, "-device " TYPE_UMBRA_VIOMMU " must come before every -device vfio-pci");
         return false;
     }
     if (!umbra_dma_translation_wanted(iommu)) {
@@ -408,6 +416,29 @@ static void run_state_changed(void* opaque, bool running, RunState state) {
     }
 }
 
+/* The DMAR table says that everything is behind the unit, and a guest would set up translations for
+ * devices that do not use them. */
+static void check_host_bridges(Notifier* notifier, void* unused) {
+    PCIBus* root_bus = PC_MACHINE(qdev_get_machine())->pcibus;
+    PCIBus* bus;
+
+    if (pci_bus_bypass_iommu(root_bus)) {
+        error_report(TYPE_UMBRA_VIOMMU
+                     ": devices of the main bus bypass it: leave "
+                     "-M default_bus_bypass_iommu=on out");
+        exit(EXIT_FAILURE);
+    }
+    QLIST_FOREACH(bus, &root_bus->child, sibling) {
+        if (pci_bus_is_root(bus) && pci_bus_bypass_iommu(bus)) {
+            error_report(TYPE_UMBRA_VIOMMU
+                         ": devices of bus '%s' bypass it: leave bypass_iommu=on "
+                         "out where that bus is made",
+                         BUS(bus)->name);
+            exit(EXIT_FAILURE);
+        }
+    }
+}
+
 static void connect_devices(UmbraViommu* self, const UmbraUnitProperties* properties) {
     PCIBus* root_bus = PC_MACHINE(qdev_get_machine())->pcibus;
 
@@ -423,6 +454,8 @@ static void connect_devices(UmbraViommu* self, const UmbraUnitProperties* proper
     pci_setup_iommu(root_bus, &iommu_ops, self);
     self->device_listener.unrealize = device_unrealized;
     device_listener_register(&self->device_listener);
+    self->machine_done.notify = check_host_bridges;
+    qemu_add_machine_init_done_notifier(&self->machine_done);
 }
 
 static void unit_realize(DeviceState* device, Error** errp) {
@@ -569,10 +602,10 @@ static void viommu_class_init(ObjectClass* klass, UmbraClassData* data) {
     iommu_class->realize = unit_realize;
     iommu_class->int_remap = int_remap;
 
-    /* Written into the properties as found: intremap, pt and device-iotlb are x86-iommu's, which has
-     * no words for them itself. */
+    /* Written into the properties as found: intremap, pt and device-iotlb are x86-iommu's, which
+     * has no words for them itself. */
     for (size_t i = 0; i < ARRAY_SIZE(property_help); i++) {
-        ObjectProperty *property = object_class_property_find(klass, property_help[i].name);
+        ObjectProperty* property = object_class_property_find(klass, property_help[i].name);
 
         g_free(property->description);
         property->description = g_strdup(property_help[i].description);
