@@ -36,9 +36,10 @@ namespace umbra::vtd {
 
 // A cached translation, as far as it matters to one IOVA.
 struct IotlbHit {
-    Gpa address;              // where the IOVA itself lands
-    std::uint64_t page_mask;  // bytes minus one of the page: 0xfff, 0x1fffff or 0x3fffffff
-    Access granted;           // check with SecondStage::serves; a denial must be walked again
+    Gpa address;                  // where the IOVA itself lands
+    std::uint64_t page_mask = 0;  // bytes minus one of the page: 0xfff, 0x1fffff or 0x3fffffff
+    // Check with SecondStage::serves; a denial must be walked again.
+    Access granted = Access::none;
 };
 
 class Iotlb {

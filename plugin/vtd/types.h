@@ -36,6 +36,8 @@ class Address {
         return value_ & (alignment - 1);
     }
 
+    // The check takes the defaulted operator's own comparison with 0 for a null pointer.
+    // NOLINTNEXTLINE(modernize-use-nullptr)
     friend constexpr auto operator<=>(Address, Address) = default;
     friend constexpr Address operator+(Address a, std::uint64_t bytes) {
         return Address(a.value_ + bytes);
@@ -90,6 +92,7 @@ class SourceId {
     [[nodiscard]] constexpr std::uint8_t devfn() const {
         return static_cast<std::uint8_t>(value_ & 0xff);
     }
+    // NOLINTNEXTLINE(modernize-use-nullptr): as for Address
     friend constexpr auto operator<=>(SourceId, SourceId) = default;
 
   private:

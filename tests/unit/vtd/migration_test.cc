@@ -19,7 +19,7 @@ class Migration : public UnitFixture {
         table_ = new_page();
         set_context(kDevice.value(), 3, table_);
         map(table_, 0x1000, 0x9000);
-        memory.store(kInterruptTable + 5 * 16, Quads{1 | 0x31ULL << 16 | 3ULL << 40, 0});
+        memory.store(kInterruptTable + 0x50, Quads{1 | 0x31ULL << 16 | 3ULL << 40, 0});
         start_translation();
         start_remapping();
         start_queue(1);

@@ -228,7 +228,7 @@ TEST_F(UnitTest, InterruptsPassWhileRemappingIsOff) {
 
 TEST_F(UnitTest, InterruptsAreRemappedByTheLatchedTable) {
     // Entry 5: present, vector 0x31, destination 3 (bits 47:40 without EIM).
-    memory.store(kInterruptTable + 5 * 16, Quads{1 | 0x31ULL << 16 | 3ULL << 40, 0});
+    memory.store(kInterruptTable + 0x50, Quads{1 | 0x31ULL << 16 | 3ULL << 40, 0});
     start_remapping();
     const std::uint64_t address = 0xfee0'0010 | 5 << 5;
     InterruptResult result = unit->remap(kDevice, address, 0);
@@ -260,7 +260,7 @@ TEST_F(UnitTest, CompatibilityInterruptsNeedPermission) {
 
 TEST_F(UnitTest, SuppressedInterruptFaultIsCountedNotLogged) {
     // Entry 5: not present, FPD.
-    memory.store(kInterruptTable + 5 * 16, Quads{2, 0});
+    memory.store(kInterruptTable + 0x50, Quads{2, 0});
     start_remapping();
     EXPECT_FALSE(unit->remap(kDevice, 0xfee0'0010 | 5 << 5, 0).ok);
     EXPECT_EQ(read32(kFsts), 0U);
