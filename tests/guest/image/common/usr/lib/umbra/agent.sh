@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=busybox
+# shellcheck shell=dash
 #
 # What both agents share: the port, JSON text, time limits. tests/guest/README.md describes the protocol.
 #
@@ -7,6 +7,7 @@
 # writes to it and lines are never mixed.
 
 AGENT_LINE_LIMIT=65536
+carriage_return=$(printf '\r')
 
 # --- JSON ---------------------------------------------------------------------------------------------------------
 
@@ -105,18 +106,18 @@ send() {
 # Reads one command line into LINE. An unconnected port reads as end of file: then what has come of a line is kept
 # and the wait goes on. A line that is too long is read to its end and shows as LINE_TOO_LONG=1.
 receive() {
-	LINE= LINE_TOO_LONG=
+	LINE='' LINE_TOO_LONG=''
 	while ! IFS= read -r part <&3; do
 		receive_append
 		sleep 0.2
 	done
 	receive_append
-	LINE=${LINE%$(printf '\r')}
+	LINE=${LINE%"$carriage_return"}
 }
 
 receive_append() {
 	if [ $((${#LINE} + ${#part})) -gt $AGENT_LINE_LIMIT ]; then
-		LINE= LINE_TOO_LONG=1
+		LINE='' LINE_TOO_LONG=1
 	else
 		LINE=$LINE$part
 	fi
@@ -161,7 +162,7 @@ run_limited() {
 	done
 	kill -KILL -- "-$run_watch" 2>/dev/null
 	wait "$run_watch" 2>/dev/null
-	RUN_EXIT= RUN_SECONDS=$(seconds_since "$run_start")
+	RUN_EXIT='' RUN_SECONDS=$(seconds_since "$run_start")
 	if [ ! -e "$run_base.expired" ]; then
 		read -r RUN_EXIT <"$run_base.exit"
 	elif read -r run_group <"$run_base.group"; then

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=busybox
+# shellcheck shell=dash
 #
 # Early boot of both images, sourced by /init (process 1): file systems, names of virtio-serial ports, the kernel
 # command line, and the ways to end.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-# shellcheck shell=busybox
+# shellcheck shell=dash
 #
 # What the guest agent's programs share: checks of values, the device under test and its driver.
 #
