@@ -52,6 +52,7 @@ void add(telemetry::SyncCounters& sum, const telemetry::SyncCounters& part) {
     sum.leaves_unmapped += part.leaves_unmapped;
     sum.pages_mapped += part.pages_mapped;
     sum.pages_unmapped += part.pages_unmapped;
+    sum.resizes += part.resizes;
     sum.invalid_entries += part.invalid_entries;
     sum.not_ram += part.not_ram;
     sum.refused_mappings += part.refused_mappings;
@@ -145,8 +146,8 @@ bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns) {
     if (done && anything_missing()) {
         const std::uint64_t host_start = unit_.clock.now_ns();
         for (; done && job.binding < bindings_.size(); job.binding += done ? 1 : 0) {
-            done = bindings_[job.binding]->retry_maps(job.range, job.pass, unit_.clock,
-                                                      deadline_ns);
+            done =
+                bindings_[job.binding]->retry_maps(job.range, job.pass, unit_.clock, deadline_ns);
             if (done) {
                 job.pass = {};
             }
@@ -252,9 +253,9 @@ bool AddressSpace::sync_table(Table& table, IovaRange range) {
         const unsigned from = std::max(first, word * 64);
         const unsigned to = std::min(last, word * 64 + 63);
         const bool differs = ((lines >> (word * 8)) & 0xff) != 0;
-        const bool in_time =
-            differs ? sync_entries(table, guest, from, to, range)
-                    : sync_children(table, word, bit_range(from % 64, to % 64), range);
+        const bool in_time = differs
+                                 ? sync_entries(table, guest, from, to, range)
+                                 : sync_children(table, word, bit_range(from % 64, to % 64), range);
         if (!in_time) {
             return false;
         }
@@ -308,8 +309,7 @@ bool AddressSpace::sync_children(Table& table, unsigned word, std::uint64_t entr
     return true;
 }
 
-bool AddressSpace::change_entry(Table& table, unsigned slot, std::uint64_t value,
-                                IovaRange range) {
+bool AddressSpace::change_entry(Table& table, unsigned slot, std::uint64_t value, IovaRange range) {
     ++tally_.entries_changed;
     const DecodedEntry entry = mirror_.format().decode(table.level, value);
     if (Table* child = table.child(slot)) {
@@ -319,20 +319,27 @@ bool AddressSpace::change_entry(Table& table, unsigned slot, std::uint64_t value
             table.copy[slot] = value;
             return change_table(*child, entry, range);
         }
-        if (entry.kind == Kind::leaf && coarsen_table(*child, value, entry)) {
-            return true;
+        if (entry.kind == Kind::leaf) {
+            if (coarsen_table(*child, value, entry)) {
+                return true;
+            }
+            ++tally_.resizes;
         }
         table.copy[slot] = 0;
         remove_table(*child);
     } else if (mirror_.is_leaf(table, slot)) {
         const DecodedEntry old = mirror_.format().decode(table.level, table.copy[slot]);
         if (entry.kind == Kind::leaf && entry.address == old.address &&
-            (entry.access & table.access) == (old.access & table.access)) {
+            same_on_host(old.access & table.access, entry.access & table.access, old.address,
+                         table.entry_bytes())) {
             table.copy[slot] = value;
             return true;
         }
-        if (entry.kind == Kind::table && refine_leaf(table, slot, value, entry)) {
-            return true;
+        if (entry.kind == Kind::table) {
+            if (refine_leaf(table, slot, value, entry)) {
+                return true;
+            }
+            ++tally_.resizes;
         }
         remove_leaf(table, slot);
     }
@@ -361,12 +368,8 @@ bool AddressSpace::change_table(Table& child, const DecodedEntry& entry, IovaRan
         child.guest = mirror_.guest_page(entry.address);
     }
     const Access access = entry.access & child.parent->access;
-    if (access != child.access) {
-        change_access(child, access);
-        // The comparison that follows may change the same leaves once more.
-        flush();
-    }
-    return sync_table(child, clip(child, range));
+    return access != child.access ? change_access(child, access, range)
+                                  : sync_table(child, clip(child, range));
 }
 
 bool AddressSpace::add_table(Table& table, unsigned slot, std::uint64_t value,
@@ -397,9 +400,9 @@ bool AddressSpace::add_table(Table& table, unsigned slot, std::uint64_t value,
 void AddressSpace::add_leaf(Table& table, unsigned slot, std::uint64_t value) {
     if (leaves_ >= unit_.options.max_mappings) {
         ++tally_.refused_mappings;
-        log_.report(
-            Trouble::mapping_budget,
-            {table.entry_iova(slot), table.entry_iova(slot) + (table.entry_bytes() - 1)}, 0);
+        log_.report(Trouble::mapping_budget,
+                    {table.entry_iova(slot), table.entry_iova(slot) + (table.entry_bytes() - 1)},
+                    0);
         return;
     }
     table.copy[slot] = value;
@@ -465,22 +468,42 @@ void AddressSpace::remove_leaves_at_once(Table& table) {
     push_removal(removal);
 }
 
-void AddressSpace::change_access(Table& table, Access access) {
+bool AddressSpace::change_access(Table& table, Access access, IovaRange range) {
     const Access before = table.access;
+    bool in_time = true;
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
-        const DecodedEntry entry = mirror_.format().decode(table.level, table.copy[slot]);
-        if (Table* child = table.child(slot)) {
-            change_access(*child, entry.access & access);
-        } else if (entry.kind == Kind::leaf &&
-                   (entry.access & before) != (entry.access & access)) {
-            table.access = before;
-            emit_removal(table, slot);
-            table.access = access;
-            emit_addition(table, slot);
-            flush_if_full();
+        // The new access concerns the whole table, so all of it is done; entries outside of the
+        // range, and those that there is no time for, stay as they are otherwise.
+        const Iova iova = table.entry_iova(slot);
+        const bool look = in_time && table.guest != nullptr &&
+                          range.overlaps({iova, iova + (table.entry_bytes() - 1)});
+        const std::uint64_t value = look ? load(table.guest + slot) : table.copy[slot];
+        const DecodedEntry entry = mirror_.format().decode(table.level, value);
+        const DecodedEntry old = mirror_.format().decode(table.level, table.copy[slot]);
+        table.access = access;
+        if (Table* child = table.child(slot); child != nullptr && value == table.copy[slot]) {
+            in_time = change_access(*child, entry.access & access, range) && in_time;
+            continue;
         }
+        if (old.kind == Kind::leaf) {
+            if (entry.kind == Kind::leaf && entry.address == old.address &&
+                same_on_host(old.access & before, entry.access & access, old.address,
+                             table.entry_bytes())) {
+                table.copy[slot] = value;
+                continue;
+            }
+            tally_.resizes += entry.kind == Kind::table ? 1 : 0;
+            table.access = before;
+            remove_leaf(table, slot);
+            table.access = access;
+        }
+        if (value != table.copy[slot]) {
+            in_time = change_entry(table, slot, value, range) && in_time;
+        }
+        flush_if_full();
     }
     table.access = access;
+    return in_time;
 }
 
 // ---- The same translation in leaves of another size ----
@@ -628,8 +651,7 @@ void AddressSpace::emit_addition(Table& table, unsigned slot) {
             Addition& before = additions.back();
             HostMapping& mapping = before.mapping;
             if (!before.in_pieces && mapping.iova + mapping.bytes == iova &&
-                mapping.guest + mapping.bytes == entry.address &&
-                mapping.access == piece.access &&
+                mapping.guest + mapping.bytes == entry.address && mapping.access == piece.access &&
                 mapping.bytes + bytes <= unit_.options.coalesce_limit &&
                 ram_.whole(mapping.guest, mapping.bytes + bytes, mapping.access).bytes != 0) {
                 mapping.bytes += bytes;
@@ -693,16 +715,15 @@ void AddressSpace::emit_removal(Table& table, unsigned slot) {
             removal.mapped_bytes += piece.bytes;
             ++removal.mappings;
         });
-        if (removal.mappings == 0) {
-            return;
-        }
     }
     if (anything_missing()) {
         for (HostBinding* binding : bindings_) {
             binding->removing({&table, slot}, removal.mappings, removal.mapped_bytes);
         }
     }
-    push_removal(removal);
+    if (removal.mapped_bytes != 0) {
+        push_removal(removal);
+    }
 }
 
 void AddressSpace::push_removal(const Removal& removal) {
@@ -716,6 +737,10 @@ void AddressSpace::push_removal(const Removal& removal) {
         return;
     }
     removals.push_back(removal);
+}
+
+bool AddressSpace::same_on_host(Access before, Access after, Gpa guest, std::uint64_t bytes) const {
+    return before == after || RamSnapshot::same(ram_, before, ram_, after, guest, bytes);
 }
 
 bool AddressSpace::anything_missing() const {
@@ -753,14 +778,17 @@ void AddressSpace::check_ram() {
     const auto moved = [this](LeafRef leaf) {
         const DecodedEntry entry =
             mirror_.format().decode(leaf.table->level, leaf.table->copy[leaf.slot]);
-        return !RamSnapshot::same(ram_, previous_ram_, entry.address, leaf.bytes(),
-                                  entry.access & leaf.table->access);
+        const Access access = entry.access & leaf.table->access;
+        return !RamSnapshot::same(ram_, access, previous_ram_, access, entry.address, leaf.bytes());
     };
     // What goes was mapped, and what stays of split mappings still is, as RAM was.
     std::swap(ram_, previous_ram_);
     mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
         if (moved(leaf)) {
+            const std::uint64_t irregular = irregular_leaves_;
             emit_removal(*leaf.table, leaf.slot);
+            // Of a leaf in pieces, some may be where they were.
+            tally_.resizes += irregular - irregular_leaves_;
             flush_if_full();
         }
     });

@@ -9,9 +9,9 @@
 // lies above is as it was. Each stop leaves host and mirror in step.
 //
 // A mapping whose translation did not change is not touched: neither if the guest wrote the entry
-// again, nor if it moved the table page, nor if it replaced a large leaf by small ones with the same
-// translation or the other way round. The only exception is a split (see planner.h), or a large leaf
-// of which a part changes.
+// again, nor if it moved the table page, nor if it replaced a large leaf by small ones with the
+// same translation or the other way round. The only exception is a split (see planner.h), or a
+// large leaf of which a part changes.
 //
 // Threading: one thread at a time.
 #pragma once
@@ -130,8 +130,8 @@ class AddressSpace {
     // The table is gone with all below it.
     void remove_table(Table& table);
     void remove_leaves_at_once(Table& table);
-    // The entries above grant another access.
-    void change_access(Table& table, Access access);
+    // The entries above grant another access, to the whole table. In `range` it is compared too.
+    [[nodiscard]] bool change_access(Table& table, Access access, IovaRange range);
     [[nodiscard]] bool time_is_up(Iova done);
 
     // ---- The same translation in leaves of another size ----
@@ -158,6 +158,8 @@ class AddressSpace {
     [[nodiscard]] bool cut_before(Iova iova) const;
     // The leaf after `slot`, if it is joined to it.
     [[nodiscard]] LeafRef joined_successor(Table& table, unsigned slot) const;
+    [[nodiscard]] bool same_on_host(Access before, Access after, Gpa guest,
+                                    std::uint64_t bytes) const;
     [[nodiscard]] bool anything_missing() const;
     void flush_if_full();
     void flush();

@@ -15,7 +15,9 @@ class EntryBitmap {
   public:
     static constexpr unsigned kWords = kEntriesPerTable / 64;
 
-    [[nodiscard]] bool test(unsigned slot) const { return ((words_[slot / 64] >> slot % 64) & 1) != 0; }
+    [[nodiscard]] bool test(unsigned slot) const {
+        return ((words_[slot / 64] >> slot % 64) & 1) != 0;
+    }
     void set(unsigned slot) { words_[slot / 64] |= std::uint64_t{1} << slot % 64; }
     void clear(unsigned slot) { words_[slot / 64] &= ~(std::uint64_t{1} << slot % 64); }
 

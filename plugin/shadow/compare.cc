@@ -52,11 +52,12 @@ std::uint64_t differing_lines_sse2(const std::uint64_t* guest, const std::uint64
         __m128i difference[kLinesPerBlock];
         for (unsigned line = 0; line < kLinesPerBlock; ++line) {
             const unsigned i = line * 4;
-            const __m128i x = _mm_or_si128(_mm_xor_si128(a[i], b[i]),
-                                           _mm_xor_si128(a[i + 1], b[i + 1]));
-            const __m128i y = _mm_or_si128(_mm_xor_si128(a[i + 2], b[i + 2]),
-                                           _mm_xor_si128(a[i + 3], b[i + 3]));
-            difference[line] = _mm_or_si128(x, y);
+            __m128i any = _mm_setzero_si128();
+            for (unsigned part = i; part < i + 4; ++part) {
+                any = _mm_or_si128(
+                    any, _mm_xor_si128(_mm_loadu_si128(a + part), _mm_load_si128(b + part)));
+            }
+            difference[line] = any;
         }
         const __m128i zero = _mm_setzero_si128();
         const __m128i any = _mm_or_si128(_mm_or_si128(difference[0], difference[1]),
@@ -78,8 +79,8 @@ bool any_present_sse2(const std::uint64_t* guest) {
     __m128i any = _mm_setzero_si128();
     __m128i other = _mm_setzero_si128();
     for (unsigned i = 0; i < kLinesPerTable * 4; i += 2) {
-        any = _mm_or_si128(any, a[i]);
-        other = _mm_or_si128(other, a[i + 1]);
+        any = _mm_or_si128(any, _mm_loadu_si128(a + i));
+        other = _mm_or_si128(other, _mm_loadu_si128(a + i + 1));
     }
     any = _mm_and_si128(_mm_or_si128(any, other), _mm_set1_epi64x(kPresentBits));
     return _mm_movemask_epi8(_mm_cmpeq_epi8(any, _mm_setzero_si128())) != 0xffff;
@@ -96,9 +97,10 @@ constexpr CompareFunctions kSse2 = {differing_lines_sse2, any_present_sse2, "sse
     for (unsigned block = 0; block < kLinesPerTable; block += kLinesPerBlock, a += 8, b += 8) {
         __m256i difference[kLinesPerBlock];
         for (unsigned line = 0; line < kLinesPerBlock; ++line) {
-            difference[line] =
-                _mm256_or_si256(_mm256_xor_si256(a[2 * line], b[2 * line]),
-                                _mm256_xor_si256(a[2 * line + 1], b[2 * line + 1]));
+            const unsigned i = line * 2;
+            difference[line] = _mm256_or_si256(
+                _mm256_xor_si256(_mm256_loadu_si256(a + i), _mm256_load_si256(b + i)),
+                _mm256_xor_si256(_mm256_loadu_si256(a + i + 1), _mm256_load_si256(b + i + 1)));
         }
         const __m256i any = _mm256_or_si256(_mm256_or_si256(difference[0], difference[1]),
                                             _mm256_or_si256(difference[2], difference[3]));
@@ -118,8 +120,8 @@ constexpr CompareFunctions kSse2 = {differing_lines_sse2, any_present_sse2, "sse
     __m256i any = _mm256_setzero_si256();
     __m256i other = _mm256_setzero_si256();
     for (unsigned i = 0; i < kLinesPerTable * 2; i += 2) {
-        any = _mm256_or_si256(any, a[i]);
-        other = _mm256_or_si256(other, a[i + 1]);
+        any = _mm256_or_si256(any, _mm256_loadu_si256(a + i));
+        other = _mm256_or_si256(other, _mm256_loadu_si256(a + i + 1));
     }
     any = _mm256_or_si256(any, other);
     return _mm256_testz_si256(any, _mm256_set1_epi64x(kPresentBits)) == 0;
@@ -137,7 +139,7 @@ constexpr CompareFunctions kAvx2 = {differing_lines_avx2, any_present_avx2, "avx
         __m512i any = _mm512_setzero_si512();
         for (unsigned line = 0; line < kLinesPerBlock; ++line) {
             const unsigned entry = (block + line) * kEntriesPerLine;
-            difference[line] = _mm512_xor_si512(_mm512_load_si512(guest + entry),
+            difference[line] = _mm512_xor_si512(_mm512_loadu_si512(guest + entry),
                                                 _mm512_load_si512(copy + entry));
             any = _mm512_or_si512(any, difference[line]);
         }
@@ -157,8 +159,8 @@ constexpr CompareFunctions kAvx2 = {differing_lines_avx2, any_present_avx2, "avx
     __m512i other = _mm512_setzero_si512();
     for (unsigned entry = 0; entry < kLinesPerTable * kEntriesPerLine;
          entry += 2 * kEntriesPerLine) {
-        any = _mm512_or_si512(any, _mm512_load_si512(guest + entry));
-        other = _mm512_or_si512(other, _mm512_load_si512(guest + entry + kEntriesPerLine));
+        any = _mm512_or_si512(any, _mm512_loadu_si512(guest + entry));
+        other = _mm512_or_si512(other, _mm512_loadu_si512(guest + entry + kEntriesPerLine));
     }
     any = _mm512_or_si512(any, other);
     return _mm512_test_epi64_mask(any, _mm512_set1_epi64(kPresentBits)) != 0;

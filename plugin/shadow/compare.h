@@ -14,7 +14,7 @@ namespace umbra::shadow {
 inline constexpr unsigned kEntriesPerLine = 8;  // 64 bytes
 inline constexpr unsigned kLinesPerTable = 64;
 
-// Functions on whole table pages: 512 entries, 4 KiB-aligned (guest) and 64-byte-aligned (copy).
+// Functions on whole table pages: 512 entries, 8-byte-aligned (guest) and 64-byte-aligned (copy).
 struct CompareFunctions {
     // Bit i is set if line i differs.
     std::uint64_t (*differing_lines)(const std::uint64_t* guest, const std::uint64_t* copy);

@@ -28,8 +28,8 @@ struct Removal {
 };
 
 // One map call; or, if `in_pieces`, one leaf that crosses from one stretch of guest RAM to another
-// and takes several. Then only `iova` and `bytes` of `mapping` count. Such a leaf is mapped with all
-// its pieces or not at all.
+// and takes several. Then only `iova` and `bytes` of `mapping` count. Such a leaf is mapped with
+// all its pieces or not at all.
 struct Addition {
     HostMapping mapping;
     bool in_pieces = false;

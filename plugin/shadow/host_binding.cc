@@ -377,8 +377,7 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& cloc
     unsigned failures = 0;
     if (!pass.started) {
         pass.started = true;
-        pass.first = everything ? retry_from_
-                                : range.first.align_down(vtd::level_span(2)).value();
+        pass.first = everything ? retry_from_ : range.first.align_down(vtd::level_span(2)).value();
         pass.next = pass.first;
         pass.wrapped = !everything || pass.first == 0;
         if (!everything) {
@@ -426,19 +425,22 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& cloc
 }
 
 bool HostBinding::retry_table(TableKey key, IovaRange range, unsigned& failures) {
-    Table* table = mirror_->table_at(Iova(key).align_down(kPageSize),
-                                     static_cast<unsigned>(key & kLevelBits));
+    Table* table =
+        mirror_->table_at(Iova(key).align_down(kPageSize), static_cast<unsigned>(key & kLevelBits));
     if (table == nullptr || !range.overlaps({table->base, table->last()})) {
         return true;
     }
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
         const LeafRef leaf = {table, slot};
-        if (!is_missing(leaf) ||
-            !range.overlaps(range_of(leaf.iova(), leaf.bytes()))) {
+        if (!is_missing(leaf) || !range.overlaps(range_of(leaf.iova(), leaf.bytes()))) {
             continue;
         }
         const LeafRef first = mirror_->first_of_run(leaf);
         const Iova end = mirror_->end_of_run(leaf);
+        if (!stuck_.empty()) {
+            // The run may reach beyond the range, to where something is in its way.
+            retry_unmaps(range_of(first.iova(), end - first.iova()));
+        }
         if (map_run(first, end)) {
             clear_missing(first.iova(), end - first.iova());
             failures = 0;

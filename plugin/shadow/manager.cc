@@ -75,14 +75,13 @@ class Manager::Implementation {
         auto member = std::make_unique<Member>();
         member->device = &device;
         if (HostMapper* mapper = device.mapper()) {
-            member->binding = std::make_unique<HostBinding>(*mapper, member->counters.host,
-                                                            counters_.host);
+            member->binding =
+                std::make_unique<HostBinding>(*mapper, member->counters.host, counters_.host);
         }
         members_.push_back(std::move(member));
         Member* added = members_.back().get();
-        update_contexts([added](const Member& candidate, const DeviceContext&) {
-            return &candidate == added;
-        });
+        update_contexts(
+            [added](const Member& candidate, const DeviceContext&) { return &candidate == added; });
         run_unless_batched();
     }
 
@@ -92,6 +91,7 @@ class Manager::Implementation {
             return;
         }
         leave(**found);
+        retry_stuck();
         // What could not be unmapped leaves the unit's account together with the container.
         counters_.host.live_mappings -= (*found)->counters.host.live_mappings;
         counters_.host.pinned_bytes -= (*found)->counters.host.pinned_bytes;
@@ -118,11 +118,12 @@ class Manager::Implementation {
     template <class Concerned>
     void update_contexts(Concerned&& concerned) {
         const std::uint64_t start = unit_.clock.now_ns();
+        retry_stuck();
         changed_.clear();
         for (const auto& member : members_) {
-            const DeviceContext context =
-                enabled_ ? contexts_.context_of(member->device->source_id())
-                         : DeviceContext{.mode = DmaMode::pass_through};
+            const DeviceContext context = enabled_
+                                              ? contexts_.context_of(member->device->source_id())
+                                              : DeviceContext{.mode = DmaMode::pass_through};
             if (concerned(*member, context) &&
                 (!member->added || normalised(context) != member->context)) {
                 changed_.emplace_back(member.get(), normalised(context));
@@ -186,6 +187,7 @@ class Manager::Implementation {
     // ---- IOTLB invalidations ----
 
     void sync_all() {
+        retry_stuck();
         for (auto& [key, space] : spaces_) {
             add_job(*space, {.trigger = SyncTrigger::global});
         }
@@ -281,8 +283,7 @@ class Manager::Implementation {
 
     // Only translated contexts have a domain and a table.
     [[nodiscard]] static DeviceContext normalised(const DeviceContext& context) {
-        return context.mode == DmaMode::translated ? context
-                                                   : DeviceContext{.mode = context.mode};
+        return context.mode == DmaMode::translated ? context : DeviceContext{.mode = context.mode};
     }
 
     void join(Member& member) {
@@ -307,6 +308,16 @@ class Manager::Implementation {
         restart_retries(*member.space);
         member.space = nullptr;
         ++member.counters.detaches;
+    }
+
+    // Devices outside of every domain can have mappings left that the host did not let go.
+    void retry_stuck() {
+        for (const auto& member : members_) {
+            if (member->space == nullptr && member->binding != nullptr &&
+                member->binding->has_stuck()) {
+                member->binding->retry_unmaps(IovaRange::everything());
+            }
+        }
     }
 
     void remove_empty_spaces() {

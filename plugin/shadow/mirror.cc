@@ -167,8 +167,8 @@ bool Mirror::any_leaf_below(const Table& table, IovaRange range) const {
         return false;
     }
     const unsigned first = range.first <= table.base ? 0 : level_index(range.first, table.level);
-    const unsigned last = range.last >= table.last() ? kEntriesPerTable - 1
-                                                     : level_index(range.last, table.level);
+    const unsigned last =
+        range.last >= table.last() ? kEntriesPerTable - 1 : level_index(range.last, table.level);
     if (table.leaves != 0) {
         if (first == 0 && last == kEntriesPerTable - 1) {
             return true;

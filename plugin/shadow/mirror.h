@@ -121,8 +121,7 @@ class Mirror {
     // Whether any leaf translates any IOVA in `range`.
     [[nodiscard]] bool any_leaf(IovaRange range) const { return any_leaf_below(*root_, range); }
     [[nodiscard]] bool is_leaf(const Table& table, unsigned slot) const {
-        return format_.decode(table.level, table.copy[slot]).kind ==
-               vtd::DecodedEntry::Kind::leaf;
+        return format_.decode(table.level, table.copy[slot]).kind == vtd::DecodedEntry::Kind::leaf;
     }
 
     // The run of joined leaves around `leaf`: everything that was mapped by the same host call.
@@ -148,9 +147,8 @@ class Mirror {
 
     template <class Visit>
     void visit_leaves(Table& table, IovaRange range, Visit& visit) const {
-        const unsigned first = range.first <= table.base
-                                   ? 0
-                                   : vtd::level_index(range.first, table.level);
+        const unsigned first =
+            range.first <= table.base ? 0 : vtd::level_index(range.first, table.level);
         const unsigned last = range.last >= table.last()
                                   ? kEntriesPerTable - 1
                                   : vtd::level_index(range.last, table.level);

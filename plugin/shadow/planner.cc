@@ -57,8 +57,8 @@ void Plan::add_rest(LeafRef first, Iova end, bool first_of_mapping, UnmapPart& p
     // Leaves are only joined inside one run of RAM, and with the same access.
     const RamPiece piece = ram.whole(leaf.address, bytes, leaf.access & first.table->access);
     part.mapped_bytes += bytes;
-    rests_.push_back({{first.iova(), bytes, piece.host, leaf.address, piece.access},
-                      first_of_mapping});
+    rests_.push_back(
+        {{first.iova(), bytes, piece.host, leaf.address, piece.access}, first_of_mapping});
     ++part.rests;
 }
 

@@ -2,7 +2,8 @@
 //
 // From the removals of a sync to as few unmap calls as the host's rules allow.
 //
-//   part   what goes, widened to whole host mappings: where a removal cuts a mapping that coalescing
+//   part   what goes, widened to whole host mappings: where a removal cuts a mapping that
+//   coalescing
 //          had made out of several leaves, the part covers all of that mapping and its remaining
 //          stretches (the rests) are mapped again right after the call. That is a split.
 //   call   one or several parts. VFIO unmaps everything inside a range in one call with batched

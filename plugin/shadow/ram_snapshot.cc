@@ -20,13 +20,16 @@ bool RamSnapshot::update(const RamMap& ram, RamSnapshot& previous) {
     return runs_ != previous.runs_;
 }
 
-bool RamSnapshot::same(const RamSnapshot& a, const RamSnapshot& b, Gpa guest, std::uint64_t bytes,
-                       Access access) {
+bool RamSnapshot::same(const RamSnapshot& a, Access access_a, const RamSnapshot& b, Access access_b,
+                       Gpa guest, std::uint64_t bytes) {
+    if (const RamPiece in_a = a.whole(guest, bytes, access_a); in_a.bytes != 0) {
+        return in_a == b.whole(guest, bytes, access_b);
+    }
     std::vector<RamPiece> in_a;
-    a.pieces(guest, bytes, access, [&](const RamPiece& piece) { in_a.push_back(piece); });
+    a.pieces(guest, bytes, access_a, [&](const RamPiece& piece) { in_a.push_back(piece); });
     std::size_t count = 0;
     bool equal = true;
-    b.pieces(guest, bytes, access, [&](const RamPiece& piece) {
+    b.pieces(guest, bytes, access_b, [&](const RamPiece& piece) {
         equal = equal && count < in_a.size() && in_a[count] == piece;
         ++count;
     });
@@ -34,10 +37,9 @@ bool RamSnapshot::same(const RamSnapshot& a, const RamSnapshot& b, Gpa guest, st
 }
 
 const RamRun* RamSnapshot::search(Gpa guest) const {
-    const auto found =
-        std::upper_bound(runs_.begin(), runs_.end(), guest, [](Gpa address, const RamRun& run) {
-            return address < run.first + run.bytes;
-        });
+    const auto found = std::upper_bound(
+        runs_.begin(), runs_.end(), guest,
+        [](Gpa address, const RamRun& run) { return address < run.first + run.bytes; });
     if (found == runs_.end()) {
         return nullptr;
     }

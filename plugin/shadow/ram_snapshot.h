@@ -68,9 +68,10 @@ class RamSnapshot {
         }
     }
 
-    // Whether [guest, guest + bytes) is the same host memory, with the same access, in both.
-    [[nodiscard]] static bool same(const RamSnapshot& a, const RamSnapshot& b, Gpa guest,
-                                   std::uint64_t bytes, Access access);
+    // Whether a mapping of [guest, guest + bytes) in `a` with `access_a` is the same on the host as
+    // one in `b` with `access_b`: a device cannot write to ROM, whatever its tables allow.
+    [[nodiscard]] static bool same(const RamSnapshot& a, Access access_a, const RamSnapshot& b,
+                                   Access access_b, Gpa guest, std::uint64_t bytes);
 
   private:
     [[nodiscard]] static Access allowed_in(const RamRun& run, Access access) {

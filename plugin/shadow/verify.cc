@@ -29,8 +29,7 @@ class Extents {
     }
     void add(Iova iova, std::uint64_t bytes, Gpa guest, Access access, const RamSnapshot& ram) {
         ram.pieces(guest, bytes, access, [&](const RamPiece& piece) {
-            add({iova + piece.offset, piece.bytes, piece.host, guest + piece.offset,
-                 piece.access});
+            add({iova + piece.offset, piece.bytes, piece.host, guest + piece.offset, piece.access});
         });
     }
     [[nodiscard]] const std::vector<HostMapping>& list() const { return list_; }
@@ -42,7 +41,8 @@ class Extents {
 // Goes through one list of mappings alongside others.
 class Cursor {
   public:
-    explicit Cursor(const Extents& extents) : at_(extents.list().begin()), end_(extents.list().end()) {}
+    explicit Cursor(const Extents& extents)
+        : at_(extents.list().begin()), end_(extents.list().end()) {}
 
     // Nearest IOVA above `from` where something begins or ends; the last one there is if nothing.
     [[nodiscard]] Iova next_edge(Iova from) {
@@ -187,8 +187,7 @@ std::string describe(const HostMapping& mapping) {
     std::array<char, 96> text{};
     std::snprintf(text.data(), text.size(), "gpa 0x%llx host 0x%llx %s",
                   static_cast<unsigned long long>(mapping.guest.value()),
-                  static_cast<unsigned long long>(mapping.host.value()),
-                  to_string(mapping.access));
+                  static_cast<unsigned long long>(mapping.host.value()), to_string(mapping.access));
     return text.data();
 }
 
@@ -196,8 +195,7 @@ std::string describe(const HostMapping& mapping) {
 
 std::string Difference::to_string() const {
     std::array<char, 128> text{};
-    std::snprintf(text.data(), text.size(),
-                  "domain %u, device %02x:%02x.%x, iova 0x%llx-0x%llx: ",
+    std::snprintf(text.data(), text.size(), "domain %u, device %02x:%02x.%x, iova 0x%llx-0x%llx: ",
                   static_cast<unsigned>(domain), static_cast<unsigned>(source.bus()),
                   static_cast<unsigned>(source.devfn() >> 3),
                   static_cast<unsigned>(source.devfn() & 7),

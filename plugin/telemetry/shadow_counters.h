@@ -39,6 +39,10 @@ struct SyncCounters {
     std::uint64_t leaves_unmapped = 0;
     std::uint64_t pages_mapped = 0;  // the same in 4 KiB pages
     std::uint64_t pages_unmapped = 0;
+    // Large leaves of which a part changed: replaced by smaller ones (or smaller ones by it) that
+    // do not all translate to the same, or crossing a border of guest RAM that moved. What did not
+    // change is unmapped for a moment with the rest.
+    std::uint64_t resizes = 0;
     std::uint64_t invalid_entries = 0;   // entries with reserved bits set, or tables not in RAM
     std::uint64_t not_ram = 0;           // leaves that lie, whole or in part, at no RAM
     std::uint64_t refused_mappings = 0;  // leaves beyond max-mappings
