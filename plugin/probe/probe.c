@@ -476,6 +476,30 @@ static const Property probe_properties[] = {
     DEFINE_PROP_UINT32("dma-entry-limit", UmbraProbe, entry_limit_property, ENTRY_LIMIT_DEFAULT),
 };
 
+/* What the registers say, for those who have QMP and no driver: qom-get, read-only. */
+static void probe_instance_init(Object* object) {
+    struct UmbraProbeCounters* counters = &UMBRA_PROBE(object)->listener.counters;
+    const struct {
+        const char* name;
+        const uint64_t* value;
+    } properties[] = {
+        {"maps", &counters->maps},
+        {"unmaps", &counters->unmaps},
+        {"mapped-bytes", &counters->mapped_bytes},
+        {"unmapped-bytes", &counters->unmapped_bytes},
+        {"refused-overlap", &counters->refused_overlap},
+        {"refused-bisect", &counters->refused_bisect},
+        {"refused-limit", &counters->refused_limit},
+        {"refused-target", &counters->refused_target},
+        {"live-peak", &counters->live_peak},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
+        object_property_add_uint64_ptr(object, properties[i].name, properties[i].value,
+                                       OBJ_PROP_FLAG_READ);
+    }
+}
+
 static void probe_class_init(ObjectClass* class, UmbraClassData* data) {
     DeviceClass* device = DEVICE_CLASS(class);
     PCIDeviceClass* pci = PCI_DEVICE_CLASS(class);
@@ -507,6 +531,7 @@ void umbra_probe_register_types(void) {
         .name = TYPE_UMBRA_PROBE,
         .parent = TYPE_PCI_DEVICE,
         .instance_size = sizeof(UmbraProbe),
+        .instance_init = probe_instance_init,
         .class_init = probe_class_init,
         .interfaces = (InterfaceInfo*)interfaces,
     };

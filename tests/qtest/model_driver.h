@@ -88,7 +88,7 @@ class ModelDriver {
                                     bool compatibility_format = false);
 
     [[nodiscard]] SecondStage new_table() {
-        return SecondStage(machine_, pages_, machine_.options().address_width);
+        return {machine_, pages_, machine_.options().address_width};
     }
     void attach(SourceId function, const SecondStage& table, std::uint16_t domain);
 

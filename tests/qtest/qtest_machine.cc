@@ -156,10 +156,10 @@ std::string_view type_name(Viommu viommu) {
     return "";
 }
 
-Refusal run_refused(const std::vector<std::string>& more) {
-    std::vector<std::string> arguments = base_arguments();
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    ChildProcess child(arguments, {});
+Refusal run_refused(const std::vector<std::string>& arguments) {
+    std::vector<std::string> words = base_arguments();
+    words.insert(words.end(), arguments.begin(), arguments.end());
+    ChildProcess child(words, {});
     Refusal refusal;
     refusal.status = child.wait_exit(kRefusalLimit);
     refusal.output = child.output();
@@ -213,7 +213,9 @@ QtestMachine::~QtestMachine() {
 }
 
 TransportError QtestMachine::with_output(const TransportError& error) const {
-    return TransportError(std::string(error.what()) + "; it printed:\n" + child_->output());
+    std::string text = error.what();
+    text += "; it printed:\n" + child_->output();
+    return TransportError{text};
 }
 
 std::string QtestMachine::command(std::string_view text) {
@@ -321,9 +323,9 @@ unsigned QtestMachine::find_capability(SourceId function, unsigned id) {
     return 0;
 }
 
-std::string QtestMachine::qmp(std::string_view text) {
+std::string QtestMachine::qmp(std::string_view command) {
     try {
-        qmp_->send(text);
+        qmp_->send(command);
         for (;;) {
             std::string line = qmp_->receive(answer_limit_);
             // An event is the only other thing that QEMU sends; it has its name in "event".
@@ -336,18 +338,18 @@ std::string QtestMachine::qmp(std::string_view text) {
     }
 }
 
-std::string QtestMachine::qmp_ok(std::string_view text) {
-    std::string answer = qmp(text);
+std::string QtestMachine::qmp_ok(std::string_view command) {
+    std::string answer = qmp(command);
     if (answer.rfind(R"({"return")", 0) != 0) {
-        throw TransportError("QMP answered " + answer + " to " + std::string(text));
+        throw TransportError("QMP answered " + answer + " to " + std::string(command));
     }
     return answer;
 }
 
-std::string QtestMachine::monitor(std::string_view text) {
+std::string QtestMachine::monitor(std::string_view command) {
     return returned_string(
         qmp_ok(R"({"execute": "human-monitor-command", "arguments": {"command-line": ")" +
-               std::string(text) + R"("}})"));
+               std::string(command) + R"("}})"));
 }
 
 std::vector<unsigned> QtestMachine::pending_vectors(unsigned cpu) {

@@ -467,7 +467,7 @@ TEST_P(Shadow, RandomGuest) {
         const std::size_t region = random() % kRegions;
         const std::size_t first = random() % 512;
         const std::size_t count = std::min<std::size_t>(512 - first, 1 + random() % 32);
-        const unsigned action = static_cast<unsigned>(random() % 8);
+        const auto action = static_cast<unsigned>(random() % 8);
         if (action == 0) {
             large.at(region) = kData + random() % 64 * leaf_size(Leaf::page_2m);
             on.table.map(region_iova(region), *large.at(region), Leaf::page_2m);
@@ -491,7 +491,7 @@ TEST_P(Shadow, RandomGuest) {
                 }
             }
         }
-        const unsigned how = static_cast<unsigned>(random() % 16);
+        const auto how = static_cast<unsigned>(random() % 16);
         if (how == 0) {
             on.submit(Descriptor::iotlb_global());
         } else if (how < 4) {

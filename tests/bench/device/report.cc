@@ -103,11 +103,11 @@ void write_json(std::ostream& out, const Report& report) {
         << ",\n  \"repetitions\": " << report.repetitions << ",\n  \"results\": [";
     for (std::size_t i = 0; i < report.results.size(); i++) {
         const Result& result = report.results[i];
-        out << (i == 0 ? "\n" : ",\n") << "    {\"operation\": " << quoted(result.operation)
-            << ", \"pages\": " << result.configuration.pages
-            << ", \"devices\": " << result.configuration.devices << ", \"sharing\": \""
-            << to_string(result.configuration.sharing) << "\", \"layout\": \""
-            << to_string(result.configuration.layout) << "\"";
+        out << (i == 0 ? "\n" : ",\n") << R"(    {"operation": )" << quoted(result.operation)
+            << R"(, "pages": )" << result.configuration.pages << R"(, "devices": )"
+            << result.configuration.devices << R"(, "sharing": )"
+            << quoted(to_string(result.configuration.sharing)) << R"(, "layout": )"
+            << quoted(to_string(result.configuration.layout));
         for (const Side& side : result.sides) {
             out << ",\n     " << quoted(side.viommu)
                 << ": {\"calls\": " << format("%.3f", side.calls) << ", \"time\": ";

@@ -33,7 +33,7 @@ constexpr std::size_t kBatch = 128;
 constexpr unsigned kQueueOrder = 1;  // 512 descriptors
 
 constexpr SourceId function(unsigned device) {
-    return SourceId(0, static_cast<std::uint8_t>((5 + device) << 3));
+    return {0, static_cast<std::uint8_t>((5 + device) << 3)};
 }
 
 qtest::MachineOptions machine_options(qtest::Viommu viommu, unsigned devices) {

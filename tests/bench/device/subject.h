@@ -65,7 +65,7 @@ class Subject {
 
   private:
     struct Domain {
-        std::uint16_t id;
+        std::uint16_t id = 0;
         qtest::SecondStage table;
     };
     struct Traffic {
