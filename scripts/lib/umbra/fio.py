@@ -13,7 +13,7 @@ from umbra.errors import ExitCode, UserError
 
 _CONFIGURE = ("--build-static", "--disable-native", "--disable-numa", "--disable-rdma", "--disable-rados", "--disable-rbd",
               "--disable-http", "--disable-gfapi", "--disable-pmem", "--disable-shm", "--disable-libzbc",
-              "--disable-xnvme", "--disable-tls", "--disable-tcmalloc")
+              "--disable-xnvme", "--disable-tcmalloc")
 _RECIPE = 1
 
 
