@@ -11,7 +11,13 @@
 #include <string>
 
 #include "plugin/qemu/guest_ram.h"
+#include "plugin/qemu/shadow_json.h"
+#include "plugin/qemu/shadow_seam.h"
 #include "plugin/qemu/statistics.h"
+#include "plugin/shadow/clock.h"
+#include "plugin/shadow/manager.h"
+#include "plugin/shadow/options.h"
+#include "plugin/shadow/unit_contexts.h"
 #include "plugin/vtd/unit.h"
 
 namespace {
@@ -21,6 +27,7 @@ using umbra::GuestRam;
 using umbra::Iova;
 using umbra::IovaRange;
 using umbra::SourceId;
+namespace shadow = umbra::shadow;
 namespace vtd = umbra::vtd;
 
 static_assert(UMBRA_REGISTER_SPACE == vtd::kRegisterSpace);
@@ -40,16 +47,25 @@ class PlatformMessages final : public vtd::MessageSink {
     const UmbraPlatform& platform_;
 };
 
-// Hands the unit's invalidations on to the platform. Those of interrupt entries are gathered: QEMU
-// refreshes every route at each, so one call for all before the guest sees them completed is right
-// and enough.
-class PlatformObserver final : public vtd::InvalidationObserver {
+// Hands the unit's invalidations on, to the shadow first: it switches the view of the devices that
+// it maps for itself, and the platform that of all others. Invalidations of interrupt entries are
+// gathered: QEMU refreshes every route at each, so one call for all before the guest sees them
+// completed is right and enough.
+class UnitObserver final : public vtd::InvalidationObserver {
   public:
-    explicit PlatformObserver(const UmbraPlatform& platform) : platform_(platform) {}
+    UnitObserver(shadow::Manager& manager, const UmbraPlatform& platform)
+        : manager_(manager), platform_(platform) {}
 
-    void context_global() override { contexts(scope(UMBRA_SCOPE_GLOBAL)); }
-    void context_domain(DomainId domain) override { contexts(scope(UMBRA_SCOPE_DOMAIN, domain)); }
+    void context_global() override {
+        manager_.context_global();
+        contexts(scope(UMBRA_SCOPE_GLOBAL));
+    }
+    void context_domain(DomainId domain) override {
+        manager_.context_domain(domain);
+        contexts(scope(UMBRA_SCOPE_DOMAIN, domain));
+    }
     void context_device(DomainId domain, SourceId source, unsigned function_mask) override {
+        manager_.context_device(domain, source, function_mask);
         // FM 0, 1, 2, 3 leaves out no function bit, bit 2, bits 2:1, bits 2:0.
         constexpr std::uint8_t kIgnoredBits[] = {0, 4, 6, 7};
         UmbraScope devices = scope(UMBRA_SCOPE_DEVICE, domain);
@@ -58,10 +74,17 @@ class PlatformObserver final : public vtd::InvalidationObserver {
         contexts(devices);
     }
 
-    void iotlb_global() override { iotlb(scope(UMBRA_SCOPE_GLOBAL)); }
-    void iotlb_domain(DomainId domain) override { iotlb(scope(UMBRA_SCOPE_DOMAIN, domain)); }
+    void iotlb_global() override {
+        manager_.iotlb_global();
+        iotlb(scope(UMBRA_SCOPE_GLOBAL));
+    }
+    void iotlb_domain(DomainId domain) override {
+        manager_.iotlb_domain(domain);
+        iotlb(scope(UMBRA_SCOPE_DOMAIN, domain));
+    }
     void iotlb_pages(DomainId domain, Iova address, unsigned address_mask,
-                     bool /*leaf_only*/) override {
+                     bool leaf_only) override {
+        manager_.iotlb_pages(domain, address, address_mask, leaf_only);
         const std::uint64_t size = umbra::kPageSize << address_mask;
         UmbraScope pages = scope(UMBRA_SCOPE_PAGES, domain);
         pages.first = address.align_down(size).value();
@@ -79,21 +102,23 @@ class PlatformObserver final : public vtd::InvalidationObserver {
         interrupt_entries_changed_ = true;
     }
 
-    void translation_changed(bool /*enabled*/) override {
+    void translation_changed(bool enabled) override {
+        manager_.translation_changed(enabled);
         platform_.translation_changed(platform_.opaque);
     }
     void interrupt_remapping_changed(bool /*enabled*/) override {
         platform_.interrupt_remapping_changed(platform_.opaque);
     }
 
-    void batch_begin() override {}
+    void batch_begin() override { manager_.batch_begin(); }
     void barrier() override {
+        manager_.barrier();
         if (interrupt_entries_changed_) {
             interrupt_entries_changed_ = false;
             platform_.interrupt_entries_changed(platform_.opaque);
         }
     }
-    void batch_end() override {}
+    void batch_end() override { manager_.batch_end(); }
 
   private:
     static UmbraScope scope(UmbraScopeKind kind, DomainId domain = {}) {
@@ -105,6 +130,7 @@ class PlatformObserver final : public vtd::InvalidationObserver {
     void contexts(const UmbraScope& where) { platform_.contexts_changed(platform_.opaque, &where); }
     void iotlb(const UmbraScope& where) { platform_.iotlb_changed(platform_.opaque, &where); }
 
+    shadow::Manager& manager_;
     const UmbraPlatform& platform_;
     bool interrupt_entries_changed_ = false;
 };
@@ -120,6 +146,25 @@ vtd::UnitProperties from_c(const UmbraUnitProperties& properties) {
         .device_iotlb = properties.device_iotlb,
         .snoop_control = properties.snoop_control,
     };
+}
+
+shadow::Options from_c(const UmbraShadowOptions& options) {
+    shadow::Options made;
+    made.coalesce = options.coalesce;
+    made.on_map_error =
+        options.stop_on_map_error ? shadow::OnMapError::stop : shadow::OnMapError::report;
+    made.max_mappings = options.max_mappings;
+    made.max_tables_domain = options.max_tables;
+    made.max_tables_unit = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(std::uint64_t{options.max_tables} * 2, UINT32_MAX));
+    return made;
+}
+
+// For C: freed with umbra_string_free().
+char* copy_of(const std::string& text) {
+    auto copy = std::make_unique<char[]>(text.size() + 1);
+    std::memcpy(copy.get(), text.c_str(), text.size() + 1);
+    return copy.release();
 }
 
 UmbraTranslation to_c(const vtd::Translation& translation) {
@@ -149,18 +194,35 @@ UmbraInterrupt to_c(const vtd::InterruptResult& result) {
 }  // namespace
 
 struct UmbraUnit {
-    UmbraUnit(const UmbraUnitProperties& properties, const UmbraPlatform& outside)
+    UmbraUnit(const UmbraUnitProperties& properties, const UmbraShadowOptions& options,
+              const UmbraPlatform& outside)
         : platform(outside),
           memory(outside.write_memory, outside.opaque),
           messages(platform),
-          observer(platform),
+          ram(memory),
+          events(platform),
+          contexts(unit),
+          manager(from_c(options),
+                  vtd::EntryFormat(properties.host_address_width, properties.snoop_control),
+                  {.memory = memory,
+                   .ram = ram,
+                   .contexts = contexts,
+                   .events = events,
+                   .clock = clock}),
+          observer(manager, platform),
           unit(from_c(properties),
                {.memory = memory, .messages = messages, .observer = &observer}) {}
 
     const UmbraPlatform platform;
     GuestRam memory;
     PlatformMessages messages;
-    PlatformObserver observer;
+    umbra::RamRuns ram;
+    umbra::OperatorEvents events;
+    shadow::SteadyClock clock;
+    // Only keeps the reference until the unit, last of all, is there.
+    shadow::UnitContexts contexts;
+    shadow::Manager manager;
+    UnitObserver observer;
     vtd::Unit unit;
 };
 
@@ -178,9 +240,9 @@ const char* umbra_unit_properties_error(const UmbraUnitProperties* properties) n
     return from_c(*properties).error();
 }
 
-UmbraUnit* umbra_unit_new(const UmbraUnitProperties* properties,
+UmbraUnit* umbra_unit_new(const UmbraUnitProperties* properties, const UmbraShadowOptions* options,
                           const UmbraPlatform* platform) noexcept {
-    return std::make_unique<UmbraUnit>(*properties, *platform).release();
+    return std::make_unique<UmbraUnit>(*properties, *options, *platform).release();
 }
 
 void umbra_unit_free(UmbraUnit* unit) noexcept {
@@ -244,6 +306,25 @@ bool umbra_unit_interrupt_remapping_enabled(const UmbraUnit* unit) noexcept {
     return unit->unit.interrupt_remapping_enabled();
 }
 
+UmbraShadowDevice* umbra_shadow_add(UmbraUnit* unit, const UmbraHostPort* port) noexcept {
+    auto device = std::make_unique<UmbraShadowDevice>(*port);
+    unit->manager.add_device(*device);
+    return device.release();
+}
+
+void umbra_shadow_remove(UmbraUnit* unit, UmbraShadowDevice* device) noexcept {
+    const std::unique_ptr<UmbraShadowDevice> owned(device);
+    unit->manager.remove_device(*owned);
+}
+
+void umbra_shadow_replay(UmbraUnit* unit, UmbraShadowDevice* device) noexcept {
+    unit->manager.replay(*device);
+}
+
+char* umbra_unit_verify(const UmbraUnit* unit) noexcept {
+    return copy_of(umbra::verification_json(unit->manager.verify()));
+}
+
 void umbra_unit_save(const UmbraUnit* unit, UmbraSavedState* state) noexcept {
     const vtd::SavedState saved = unit->unit.save();
     *state = {
@@ -267,14 +348,13 @@ bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) noexcept 
 }
 
 char* umbra_unit_statistics(const UmbraUnit* unit) noexcept {
-    const std::string json = umbra::statistics_json(unit->unit.counters());
-    auto copy = std::make_unique<char[]>(json.size() + 1);
-    std::memcpy(copy.get(), json.c_str(), json.size() + 1);
-    return copy.release();
+    return copy_of(umbra::statistics_json(unit->unit.counters(),
+                                          umbra::shadow_statistics_json(unit->manager)));
 }
 
 void umbra_unit_clear_statistics(UmbraUnit* unit) noexcept {
     unit->unit.clear_counters();
+    unit->manager.clear_counters();
 }
 
 void umbra_string_free(char* string) noexcept {

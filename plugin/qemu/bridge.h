@@ -87,6 +87,10 @@ typedef struct UmbraPlatform {
     void (*interrupt_remapping_changed)(void* opaque);
     /* Remapping entries changed, since the last call; which ones is not kept. */
     void (*interrupt_entries_changed)(void* opaque);
+    /* A sentence for the operator about mappings that the host refused, or took after all. */
+    void (*report)(void* opaque, bool trouble, const char* sentence);
+    /* on-map-error=stop: the machine is to stop before the guest relies on what is missing. */
+    void (*stop_machine)(void* opaque);
 } UmbraPlatform;
 
 /* ---- The unit ---- */
@@ -107,12 +111,20 @@ typedef struct UmbraUnitProperties {
 
 enum { UMBRA_REGISTER_SPACE = 0x1000 };
 
+/* As shadow::Options. */
+typedef struct UmbraShadowOptions {
+    bool coalesce;
+    bool stop_on_map_error;
+    uint64_t max_mappings; /* leaf entries of one guest domain */
+    uint32_t max_tables;   /* table pages of one guest domain; the unit may have twice as many */
+} UmbraShadowOptions;
+
 /* A sentence (static) that says why no unit can be made of these, or NULL. */
 const char* umbra_unit_properties_error(const UmbraUnitProperties* properties) UMBRA_NOEXCEPT;
 
 /* `properties` have no error, `*platform` is copied. Until it gets a map, the unit knows of no RAM.
  * [BQL] */
-UmbraUnit* umbra_unit_new(const UmbraUnitProperties* properties,
+UmbraUnit* umbra_unit_new(const UmbraUnitProperties* properties, const UmbraShadowOptions* options,
                           const UmbraPlatform* platform) UMBRA_NOEXCEPT;
 void umbra_unit_free(UmbraUnit* unit) UMBRA_NOEXCEPT;
 
@@ -171,6 +183,41 @@ UmbraContext umbra_unit_context(const UmbraUnit* unit, uint16_t source) UMBRA_NO
 bool umbra_unit_translation_enabled(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 bool umbra_unit_interrupt_remapping_enabled(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 
+/* ---- The shadow: guest tables as host mappings ---- */
+
+typedef enum UmbraDmaMode {
+    UMBRA_DMA_BLOCKED,
+    UMBRA_DMA_TRANSLATED,
+    UMBRA_DMA_PASS_THROUGH,
+} UmbraDmaMode;
+
+/* Where the mappings of one device go. All [BQL]; none may call the shadow. */
+typedef struct UmbraHostPort {
+    void* opaque;
+    /* As the guest has numbered the buses now. */
+    uint16_t (*source)(void* opaque);
+    /* Both return 0 or a positive errno value; the rules are those of shadow::HostMapper. `guest`
+     * is what `host` is to the guest, `access` is UMBRA_ACCESS_*. */
+    int (*map)(void* opaque, uint64_t iova, uint64_t bytes, void* host, uint64_t guest,
+               unsigned access);
+    int (*unmap)(void* opaque, uint64_t iova, uint64_t bytes);
+    /* As shadow::Device::set_mode. */
+    void (*set_mode)(void* opaque, UmbraDmaMode mode);
+} UmbraHostPort;
+
+typedef struct UmbraShadowDevice UmbraShadowDevice;
+
+/* From here on `port` (copied) is given what the guest's tables map for the device. [BQL] */
+UmbraShadowDevice* umbra_shadow_add(UmbraUnit* unit, const UmbraHostPort* port) UMBRA_NOEXCEPT;
+/* Unmaps everything of the device and forgets it. [BQL] */
+void umbra_shadow_remove(UmbraUnit* unit, UmbraShadowDevice* device) UMBRA_NOEXCEPT;
+/* Maps everything again, for a port that holds nothing any more. [BQL] */
+void umbra_shadow_replay(UmbraUnit* unit, UmbraShadowDevice* device) UMBRA_NOEXCEPT;
+
+/* What the guest's tables say beside what is mapped on the host, as one JSON object
+ * (shadow_json.h says what is in it). Free it with umbra_string_free(). [BQL] */
+char* umbra_unit_verify(const UmbraUnit* unit) UMBRA_NOEXCEPT;
+
 /* ---- State and statistics ---- */
 
 enum { UMBRA_SAVED_REGISTER_BYTES = 0x300 };
@@ -189,7 +236,7 @@ void umbra_unit_save(const UmbraUnit* unit, UmbraSavedState* state) UMBRA_NOEXCE
 bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) UMBRA_NOEXCEPT;
 
 /* The counters as one JSON object (statistics.h says what is in it). Free the string with
- * umbra_string_free(). Any thread. */
+ * umbra_string_free(). [BQL] */
 char* umbra_unit_statistics(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 void umbra_unit_clear_statistics(UmbraUnit* unit) UMBRA_NOEXCEPT;
 void umbra_string_free(char* string) UMBRA_NOEXCEPT;

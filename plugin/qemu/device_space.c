@@ -125,6 +125,8 @@ static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFl
                    PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
         return -ENOTSUP;
     }
+    space->context->listeners +=
+        (new_flags != IOMMU_NOTIFIER_NONE) - (old_flags != IOMMU_NOTIFIER_NONE);
     space->notifier_flags = new_flags;
     return 0;
 }

@@ -42,8 +42,8 @@ typedef enum UmbraView {
 typedef struct UmbraSpaceContext {
     UmbraUnit* unit;
     unsigned address_width; /* of IOVAs, in bits */
-    bool caching_mode;
     bool device_iotlb;
+    unsigned listeners; /* spaces that somebody listens to */
     /* All of guest memory, and the interrupt window for devices that need no source-id. */
     MemoryRegion identity;
     MemoryRegion identity_memory;

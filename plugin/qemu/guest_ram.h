@@ -26,6 +26,8 @@ struct UmbraRamMap {
     // The piece that holds `address`, or nullptr. Any thread.
     [[nodiscard]] const UmbraRamRange* find(std::uint64_t address) const;
 
+    [[nodiscard]] std::span<const UmbraRamRange> ranges() const { return ranges_; }
+
   private:
     std::vector<UmbraRamRange> ranges_;
     // Where the last look-up ended: one piece takes nearly all of them.
@@ -47,6 +49,12 @@ class GuestRam final : public GuestMemory {
 
     // Ownership of `map` passes in, that of the previous one out. One thread at a time.
     [[nodiscard]] UmbraRamMap* swap(UmbraRamMap* map);
+
+    // All pieces of RAM as of now. From the thread that swaps, and valid until it swaps again.
+    [[nodiscard]] std::span<const UmbraRamRange> ranges() const {
+        const UmbraRamMap* map = map_.load(std::memory_order_acquire);
+        return map == nullptr ? std::span<const UmbraRamRange>() : map->ranges();
+    }
 
     [[nodiscard]] bool read(Gpa address, std::span<std::byte> into) const override;
     [[nodiscard]] bool write(Gpa address, std::span<const std::byte> from) override;

@@ -3,12 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
+
+#include "plugin/qemu/json_writer.h"
 
 namespace umbra {
 namespace {
 
-using vtd::Counter;
 using vtd::Counters;
 using vtd::DomainCounters;
 using vtd::FaultReason;
@@ -16,50 +16,7 @@ using vtd::InvalidationKind;
 using vtd::InvalidationPath;
 using vtd::QueueError;
 
-// Appends the members of JSON objects and keeps track of commas. Names need no escapes: all are
-// literals of this program.
-class Writer {
-  public:
-    void open(std::string_view name = {}) { begin(name, '{'); }
-    void open_list(std::string_view name) { begin(name, '['); }
-    void close() { end('}'); }
-    void close_list() { end(']'); }
-
-    void member(std::string_view name, std::uint64_t value) {
-        separate(name);
-        text_ += std::to_string(value);
-        first_ = false;
-    }
-    void member(std::string_view name, const Counter& counter) { member(name, counter.value()); }
-
-    [[nodiscard]] std::string take() { return std::move(text_); }
-
-  private:
-    void separate(std::string_view name) {
-        if (!first_) {
-            text_ += ", ";
-        }
-        if (!name.empty()) {
-            text_ += '"';
-            text_ += name;
-            text_ += "\": ";
-        }
-    }
-    void begin(std::string_view name, char bracket) {
-        separate(name);
-        text_ += bracket;
-        first_ = true;
-    }
-    void end(char bracket) {
-        text_ += bracket;
-        first_ = false;
-    }
-
-    std::string text_;
-    bool first_ = true;
-};
-
-void write_invalidations(Writer& out, const Counters& counters) {
+void write_invalidations(JsonWriter& out, const Counters& counters) {
     out.open("invalidations");
     for (std::size_t p = 0; p < vtd::kInvalidationPaths; ++p) {
         const auto path = static_cast<InvalidationPath>(p);
@@ -74,7 +31,7 @@ void write_invalidations(Writer& out, const Counters& counters) {
     out.member("register-commands-refused", counters.register_commands_refused);
 }
 
-void write_queue(Writer& out, const Counters& counters) {
+void write_queue(JsonWriter& out, const Counters& counters) {
     out.open("queue");
     out.member("tail-writes", counters.tail_writes);
     out.member("wait-descriptors", counters.wait_descriptors);
@@ -91,7 +48,7 @@ void write_queue(Writer& out, const Counters& counters) {
     out.close();
 }
 
-void write_faults(Writer& out, const Counters& counters) {
+void write_faults(JsonWriter& out, const Counters& counters) {
     out.open("faults");
     out.member("recorded", counters.faults_recorded);
     out.member("overflowed", counters.faults_overflowed);
@@ -108,7 +65,7 @@ void write_faults(Writer& out, const Counters& counters) {
     out.close();
 }
 
-void write_domains(Writer& out, const Counters& counters) {
+void write_domains(JsonWriter& out, const Counters& counters) {
     out.open("iotlb");
     out.member("hits", counters.iotlb_hits());
     out.member("misses", counters.iotlb_misses());
@@ -131,14 +88,15 @@ void write_domains(Writer& out, const Counters& counters) {
 
 }  // namespace
 
-std::string statistics_json(const Counters& counters) {
-    Writer out;
+std::string statistics_json(const Counters& counters, std::string_view shadow) {
+    JsonWriter out;
     out.open();
     out.member("version", std::uint64_t{1});
     write_invalidations(out, counters);
     write_queue(out, counters);
     write_faults(out, counters);
     write_domains(out, counters);
+    out.member_json("shadow", shadow);
     out.close();
     return out.take();
 }

@@ -15,18 +15,21 @@
 //    "iotlb": {"hits": 91042, "misses": 811},
 //    "domains": [{"domain": 2, "iotlb-hits": 91042, "iotlb-misses": 811,
 //                 "domain-invalidations": 0, "page-invalidations": 811,
-//                 "pages-invalidated": 1622, "faults": 0}, ... domains that were in use]}
+//                 "pages-invalidated": 1622, "faults": 0}, ... domains that were in use],
+//    "shadow": {... as shadow_json.h says}}
 //
 // Counts are since the unit was made or its statistics were last cleared; they do not migrate.
 // "version" changes when a name goes or changes its meaning, not when one is added.
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "plugin/vtd/counters.h"
 
 namespace umbra {
 
-[[nodiscard]] std::string statistics_json(const vtd::Counters& counters);
+// `shadow` is the JSON object for member "shadow".
+[[nodiscard]] std::string statistics_json(const vtd::Counters& counters, std::string_view shadow);
 
 }  // namespace umbra

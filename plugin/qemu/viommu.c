@@ -270,6 +270,10 @@ static void platform_iotlb_changed(void* opaque, const UmbraScope* scope) {
     GHashTableIter iterator;
     UmbraDeviceSpace* space;
 
+    /* The common case, and the one in which a guest invalidates often. */
+    if (self->space_context.listeners == 0) {
+        return;
+    }
     g_hash_table_iter_init(&iterator, self->spaces);
     while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
         if ((space->notifier_flags & IOMMU_NOTIFIER_UNMAP) &&

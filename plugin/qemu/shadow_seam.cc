@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/qemu/shadow_seam.h"
+
+#include <array>
+#include <cinttypes>
+#include <cstdio>
+#include <cstring>
+
+using umbra::shadow::DmaMode;
+using umbra::shadow::HostMapping;
+using umbra::shadow::HostResult;
+
+namespace {
+
+HostResult result_of(int error) {
+    return error == 0 ? HostResult::success() : HostResult::failure(error);
+}
+
+UmbraDmaMode to_c(DmaMode mode) {
+    switch (mode) {
+        case DmaMode::translated:
+            return UMBRA_DMA_TRANSLATED;
+        case DmaMode::pass_through:
+            return UMBRA_DMA_PASS_THROUGH;
+        case DmaMode::blocked:
+            break;
+    }
+    return UMBRA_DMA_BLOCKED;
+}
+
+}  // namespace
+
+umbra::SourceId UmbraShadowDevice::source_id() const {
+    return umbra::SourceId(port_.source(port_.opaque));
+}
+
+void UmbraShadowDevice::set_mode(DmaMode mode) {
+    port_.set_mode(port_.opaque, to_c(mode));
+}
+
+HostResult UmbraShadowDevice::map(const HostMapping& mapping) {
+    // An address in this process: the number came out of a pointer in RamRuns::list().
+    // NOLINTNEXTLINE(performance-no-int-to-ptr)
+    auto* host = reinterpret_cast<void*>(mapping.host.value());
+    return result_of(port_.map(port_.opaque, mapping.iova.value(), mapping.bytes, host,
+                               mapping.guest.value(), static_cast<unsigned>(mapping.access)));
+}
+
+HostResult UmbraShadowDevice::unmap(umbra::Iova iova, std::uint64_t bytes) {
+    return result_of(port_.unmap(port_.opaque, iova.value(), bytes));
+}
+
+namespace umbra {
+namespace {
+
+using shadow::Event;
+using shadow::Trouble;
+
+const char* describe(Trouble trouble) {
+    switch (trouble) {
+        case Trouble::map_failed:
+            return "the host refused to map what the guest's tables map; the device cannot reach "
+                   "it until a retry succeeds";
+        case Trouble::unmap_refused:
+            return "the host refused to unmap what the guest no longer maps; the device can reach "
+                   "it until a retry succeeds";
+        case Trouble::not_ram:
+            return "the guest maps addresses that are not RAM; they are not mapped on the host";
+        case Trouble::mapping_budget:
+            return "the guest maps more than max-mappings allows; the rest is not mapped";
+        case Trouble::table_budget:
+            return "the guest has more table pages than max-tables allows; the rest is not mapped";
+        case Trouble::table_loop:
+            return "a guest table refers to itself; it is not followed";
+    }
+    return "";
+}
+
+}  // namespace
+
+void RamRuns::list(std::vector<shadow::RamRun>& runs) const {
+    runs.clear();
+    for (const UmbraRamRange& range : ram_.ranges()) {
+        // The shadow maps whole pages; a piece's ragged ends cannot be.
+        const std::uint64_t skipped = -range.address & (kPageSize - 1);
+        if (range.size < skipped + kPageSize) {
+            continue;
+        }
+        runs.push_back({
+            .first = Gpa(range.address + skipped),
+            .bytes = (range.size - skipped) & ~(kPageSize - 1),
+            .host = HostAddress(reinterpret_cast<std::uintptr_t>(range.host) + skipped),
+            .read_only = !range.writable,
+        });
+    }
+}
+
+void OperatorEvents::trouble(const Event& event) {
+    std::array<char, 768> text{};
+    std::array<char, 96> cause{};
+    if (event.error != 0) {
+        std::snprintf(cause.data(), cause.size(), " (%s)", std::strerror(event.error));
+    }
+    std::snprintf(text.data(), text.size(),
+                  "domain %u, IOVA 0x%" PRIx64 "-0x%" PRIx64 ": %s%s. Cause: %s. Remedy: %s.",
+                  static_cast<unsigned>(event.domain), event.range.first.value(),
+                  event.range.last.value(), describe(event.trouble), cause.data(), event.limit,
+                  event.remedy);
+    platform_.report(platform_.opaque, true, text.data());
+}
+
+void OperatorEvents::healed(DomainId domain, Trouble trouble) {
+    std::array<char, 256> text{};
+    std::snprintf(text.data(), text.size(), "domain %u has healed; it was: %s",
+                  static_cast<unsigned>(domain), describe(trouble));
+    platform_.report(platform_.opaque, false, text.data());
+}
+
+void OperatorEvents::stop_machine(const Event& /*event*/) {
+    platform_.stop_machine(platform_.opaque);
+}
+
+}  // namespace umbra
