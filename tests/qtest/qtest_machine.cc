@@ -156,6 +156,10 @@ std::string_view type_name(Viommu viommu) {
     return "";
 }
 
+void PrintTo(Viommu viommu, std::ostream* stream) {
+    *stream << type_name(viommu);
+}
+
 Refusal run_refused(const std::vector<std::string>& arguments) {
     std::vector<std::string> words = base_arguments();
     words.insert(words.end(), arguments.begin(), arguments.end());

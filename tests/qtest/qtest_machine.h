@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <ostream>
 #include <span>
 #include <string>
 #include <string_view>
@@ -37,6 +38,8 @@ enum class Viommu { none, intel, umbra };
 
 // The name of the QOM type; empty for none.
 [[nodiscard]] std::string_view type_name(Viommu viommu);
+// For GoogleTest.
+void PrintTo(Viommu viommu, std::ostream* stream);
 
 struct MachineOptions {
     Viommu viommu = Viommu::umbra;

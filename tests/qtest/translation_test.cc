@@ -35,6 +35,10 @@ struct LeafCase {
     Leaf leaf;
 };
 
+void PrintTo(const LeafCase& param, std::ostream* stream) {
+    *stream << type_name(param.viommu) << ", " << param.address_width << " bits";
+}
+
 class LeafTranslation : public QemuTest, public ::testing::WithParamInterface<LeafCase> {};
 
 std::string leaf_case_name(const ::testing::TestParamInfo<LeafCase>& info) {
