@@ -43,6 +43,13 @@ class Run(unittest.TestCase):
         for part in ("status 7", str(self.log), "the reason"):
             self.assertIn(part, str(caught.exception))
 
+    def test_the_reason_is_shown_though_much_output_follows_it(self):
+        with self.assertRaises(progress.StepFailed) as caught:
+            self.run_step("sh", "-c", "echo a.c:1: error: no such thing; seq 1000; exit 1")
+        self.assertIn("a.c:1: error: no such thing", caught.exception.output)
+        self.assertIn("1000", caught.exception.output)
+        self.assertNotIn("500", caught.exception.output)
+
     def test_a_program_that_does_not_exist(self):
         with self.assertRaises(UserError) as caught:
             self.run_step("/no/such/program")

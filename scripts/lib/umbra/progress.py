@@ -25,6 +25,10 @@ _TAIL_LINES = 12
 _NINJA = re.compile(rb"\[(\d+)/(\d+)\]")
 _KBUILD = re.compile(rb"  [A-Z][A-Z0-9_]*(?: \[M\])? +\S")
 
+# What explains a failure, as compilers, linkers, CMake and apt word it. Other output follows it in a parallel build.
+_REASON = re.compile(rb"error: |Error at |undefined reference|No space left|^E: ", re.IGNORECASE)
+_MAX_REASONS = 6
+
 
 def duration(seconds: float) -> str:
     minutes, rest = divmod(int(seconds), 60)
@@ -90,11 +94,11 @@ class Display:
 
 
 class StepFailed(UserError):
-    """A program ended with a failure. `output` is the end of what it printed."""
+    """A program ended with a failure. `output`: what it said about that, and the end of what it printed."""
 
     def __init__(self, title: str, status: int, log: Path, output: str):
         reason = f"signal {-status}" if status < 0 else f"status {status}"
-        super().__init__(ExitCode.ENVIRONMENT, f"{title} failed ({reason}); the log is {log}. It ends:\n{output}\n")
+        super().__init__(ExitCode.ENVIRONMENT, f"{title} failed ({reason}); the log is {log}. It says:\n{output}\n")
         self.log = log
         self.output = output
 
@@ -115,7 +119,7 @@ def run(title: str, command: Sequence[str | os.PathLike], log: Path, *, cwd: Pat
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "ab") as sink, Display(title) as display:
-        start = sink.tell()
+        reasons: list[str] = []
         sink.write(("+ " + " ".join(map(str, command)) + "\n").encode())
         sink.flush()
         try:
@@ -128,13 +132,15 @@ def run(title: str, command: Sequence[str | os.PathLike], log: Path, *, cwd: Pat
                 for line in child.stdout:
                     sink.write(line)
                     display.read_line(line)
+                    if len(reasons) < _MAX_REASONS and _REASON.search(line):
+                        reasons.append("  " + line.decode(errors="replace").rstrip())
             status = child.wait()
         except BaseException:
             _end_group(child)
             raise
         if status != 0:
             sink.flush()
-            raise StepFailed(title, status, log, tail(log) if sink.tell() > start else "")
+            raise StepFailed(title, status, log, "\n".join([*reasons, "  …", tail(log)] if reasons else [tail(log)]))
 
 
 def _end_group(child: subprocess.Popen) -> None:
