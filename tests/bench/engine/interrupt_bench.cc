@@ -17,12 +17,12 @@ void BM_RemapInterrupt(benchmark::State& state) {
 
     FlatRam ram(4);
     const vtd::InterruptTable table{.address = Gpa(kPageSize), .entries = 256};
-    const Gpa entry = table.address + 5 * Entry::kBytes;
+    const Gpa entry = table.address + std::uint64_t{5} * Entry::kBytes;
     ram.store(entry, kVector << Entry::kVectorShift | Entry::kPresent);
     ram.store(entry + sizeof(std::uint64_t),
               Guest::kDevice.value() | std::uint64_t{1} << Entry::kSourceValidationShift);
     const vtd::InterruptRemapper remapper(ram);
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         benchmark::DoNotOptimize(remapper.remap(table, Guest::kDevice, kMessage, 0));
     }
     if (!remapper.remap(table, Guest::kDevice, kMessage, 0).ok) {

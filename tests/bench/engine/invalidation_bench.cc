@@ -32,7 +32,7 @@ void BM_InvalidatePage(benchmark::State& state) {
     }
     // A page that is not held: the entries stay for the next turn.
     const Iova absent(std::uint64_t{1} << 40);
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         iotlb.invalidate_pages(kDomain, absent, 0);
     }
 }
@@ -46,7 +46,7 @@ void BM_InvalidateRange(benchmark::State& state) {
         fill(iotlb, kDomain, static_cast<std::uint64_t>(page));
     }
     const Iova absent(std::uint64_t{1} << 40);
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         iotlb.invalidate_pages(kDomain, absent, kAddressMask);
     }
 }
@@ -58,7 +58,7 @@ void BM_InvalidateOtherDomain(benchmark::State& state) {
     for (std::uint64_t page = 0; page < iotlb.capacity(); ++page) {
         fill(iotlb, kDomain, page);
     }
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         iotlb.invalidate_domain(kOther);
     }
 }
@@ -70,7 +70,7 @@ void BM_InvalidateDomain(benchmark::State& state) {
     for (std::uint64_t page = 0; page < iotlb.capacity(); ++page) {
         fill(iotlb, kOther, page);
     }
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         fill(iotlb, kDomain, 5);
         iotlb.invalidate_domain(kDomain);
     }

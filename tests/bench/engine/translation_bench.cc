@@ -43,7 +43,7 @@ void map_pages(Guest& guest, std::uint64_t pages, unsigned level) {
 void translate_in_turn(benchmark::State& state, Guest& guest, std::uint64_t pages,
                        std::uint64_t span, std::uint64_t order) {
     std::uint64_t turn = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         const Iova iova = kFirst + (turn++ * order & (pages - 1)) * span + 0x48;
         benchmark::DoNotOptimize(guest.unit().translate(Guest::kDevice, iova, Access::read));
     }
@@ -102,7 +102,7 @@ void BM_TranslateHitThreads(benchmark::State& state) {
         map_pages(*guest, kPages, 1);
     }
     std::uint64_t turn = 0;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         const Iova iova = kFirst + (turn++ & (kPages - 1)) * kPageSize;
         benchmark::DoNotOptimize(guest->unit().translate(Guest::kDevice, iova, Access::read));
     }
@@ -121,7 +121,7 @@ void BM_Walk(benchmark::State& state) {
     const Gpa level_3(guest.ram().load(guest.table()) & vtd::spec::SecondStageEntry::kAddress);
     const vtd::SecondStage walker(guest.ram(), vtd::EntryFormat(48, false), true);
     const Gpa root = levels == 4 ? guest.table() : level_3;
-    for (auto _ : state) {
+    for ([[maybe_unused]] auto _ : state) {
         benchmark::DoNotOptimize(walker.walk(root, levels, Iova(0x1234'5000), Access::read));
     }
     if (!walker.walk(root, levels, Iova(0x1234'5000), Access::read).ok) {

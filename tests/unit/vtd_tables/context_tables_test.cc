@@ -20,10 +20,10 @@ constexpr std::uint64_t kPresent = 1;
 constexpr std::uint64_t kFpd = 2;
 
 constexpr Gpa root_entry(SourceId source = kDevice) {
-    return kRootTable + source.bus() * 16;
+    return kRootTable + std::uint64_t{source.bus()} * 16;
 }
 constexpr Gpa context_entry(SourceId source = kDevice) {
-    return kContextTable + source.devfn() * 16;
+    return kContextTable + std::uint64_t{source.devfn()} * 16;
 }
 
 class ContextTablesTest : public ::testing::Test {
@@ -97,7 +97,7 @@ TEST_F(ContextTablesTest, EveryReservedBitOfARootEntry) {
         if (address_bit) {
             continue;
         }
-        const Gpa quad = root_entry() + bit / 64 * 8;
+        const Gpa quad = root_entry() + (bit < 64 ? 0 : 8);
         const std::uint64_t original = memory_.load(quad);
         memory_.store(quad, original | std::uint64_t{1} << bit % 64);
         SCOPED_TRACE(bit);
@@ -133,7 +133,7 @@ TEST_F(ContextTablesTest, EveryReservedBitOfAContextEntry) {
                bit >= 64 + 24;
     };
     for (unsigned bit = 1; bit < 128; ++bit) {
-        const Gpa quad = context_entry() + bit / 64 * 8;
+        const Gpa quad = context_entry() + (bit < 64 ? 0 : 8);
         const std::uint64_t original = memory_.load(quad);
         memory_.store(quad, original ^ std::uint64_t{1} << bit % 64);
         const bool refused = lookup().reason == FaultReason::context_reserved;

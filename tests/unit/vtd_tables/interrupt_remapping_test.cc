@@ -31,8 +31,9 @@ class InterruptRemappingTest : public ::testing::Test {
     static constexpr std::uint64_t kExtendedLow = 0x23ull << 32 | 0x41 << 16 | kPresent;
 
     void put(unsigned index, std::uint64_t low, std::uint64_t high = 0) {
-        memory_.store(table_.address + index * 16, low);
-        memory_.store(table_.address + index * 16 + 8, high);
+        const Gpa entry = table_.address + std::uint64_t{index} * 16;
+        memory_.store(entry, low);
+        memory_.store(entry + 8, high);
     }
     [[nodiscard]] InterruptResult remap(std::uint64_t address, std::uint32_t data = 0,
                                         SourceId source = kDevice) const {

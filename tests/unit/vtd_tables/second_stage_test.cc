@@ -123,7 +123,7 @@ class SecondStageTest : public ::testing::Test {
         memory_.store(leaf(), 0x123456000 | kRw);
     }
     static constexpr Gpa table(unsigned level) { return Gpa(level * kPageSize); }
-    static constexpr Gpa leaf() { return table(1) + 5 * 8; }
+    static constexpr Gpa leaf() { return table(1) + std::uint64_t{5} * 8; }
 
     [[nodiscard]] WalkResult walk(Iova iova, Access wanted, unsigned levels = 4) const {
         return SecondStage(memory_, format_, zero_length_reads_)
