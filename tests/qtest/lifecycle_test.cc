@@ -122,12 +122,13 @@ class TemporaryFile {
 
 void wait_migrated(QtestMachine& machine) {
     for (;;) {
-        const std::string answer = machine.qmp_ok(R"({"execute": "query-migrate"})");
-        if (answer.find(R"("status": "completed")") != std::string::npos) {
+        const Json answer = machine.qmp_ok(R"({"execute": "query-migrate"})");
+        const std::string status = answer.has("status") ? answer["status"].string() : "none";
+        if (status == "completed") {
             return;
         }
-        if (answer.find(R"("status": "failed")") != std::string::npos) {
-            throw TransportError("migration failed: " + answer);
+        if (status == "failed") {
+            throw TransportError("migration failed; " + machine.output());
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }

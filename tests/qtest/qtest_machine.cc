@@ -73,37 +73,6 @@ unsigned hex_digit(char digit) {
     return static_cast<unsigned>(digit <= '9' ? digit - '0' : (digit | 0x20) - 'a' + 10);
 }
 
-// The first JSON string after "return", its escapes undone. QEMU's monitor prints ASCII.
-std::string returned_string(const std::string& answer) {
-    const std::size_t key = answer.find("\"return\"");
-    const std::size_t open = answer.find('"', answer.find(':', key));
-    std::string text;
-    for (std::size_t i = open + 1; i < answer.size() && answer[i] != '"'; i++) {
-        if (answer[i] != '\\' || i + 1 >= answer.size()) {
-            text.push_back(answer[i]);
-            continue;
-        }
-        switch (answer[++i]) {
-            case 'n':
-                text.push_back('\n');
-                break;
-            case 'r':
-                break;
-            case 't':
-                text.push_back('\t');
-                break;
-            case 'u':
-                text.push_back('?');
-                i += 4;
-                break;
-            default:
-                text.push_back(answer[i]);
-                break;
-        }
-    }
-    return text;
-}
-
 std::uint32_t config_address(SourceId function, unsigned offset) {
     return 0x8000'0000u | static_cast<std::uint32_t>(function.value()) << 8 | (offset & 0xfcu);
 }
@@ -342,18 +311,23 @@ std::string QtestMachine::qmp(std::string_view command) {
     }
 }
 
-std::string QtestMachine::qmp_ok(std::string_view command) {
-    std::string answer = qmp(command);
+Json QtestMachine::qmp_ok(std::string_view command) {
+    const std::string answer = qmp(command);
     if (answer.rfind(R"({"return")", 0) != 0) {
         throw TransportError("QMP answered " + answer + " to " + std::string(command));
     }
-    return answer;
+    return Json::parse(answer)["return"];
+}
+
+Json QtestMachine::property(std::string_view object, std::string_view name) {
+    return qmp_ok(R"({"execute": "qom-get", "arguments": {"path": ")" + std::string(object) +
+                  R"(", "property": ")" + std::string(name) + R"("}})");
 }
 
 std::string QtestMachine::monitor(std::string_view command) {
-    return returned_string(
-        qmp_ok(R"({"execute": "human-monitor-command", "arguments": {"command-line": ")" +
-               std::string(command) + R"("}})"));
+    return qmp_ok(R"({"execute": "human-monitor-command", "arguments": {"command-line": ")" +
+                  std::string(command) + R"("}})")
+        .string();
 }
 
 std::vector<unsigned> QtestMachine::pending_vectors(unsigned cpu) {

@@ -17,6 +17,7 @@
 
 #include "plugin/vtd/types.h"
 #include "tests/qtest/child_process.h"
+#include "tests/qtest/json.h"
 #include "tests/qtest/line_socket.h"
 
 namespace umbra::qtest {
@@ -100,8 +101,10 @@ class QtestMachine {
     // Sends a QMP command (a JSON object) and returns the answer's line, which holds "return" or
     // "error". Events that come first are dropped.
     [[nodiscard]] std::string qmp(std::string_view command);
-    // As qmp, but throws TransportError if the answer is an error.
-    std::string qmp_ok(std::string_view command);
+    // What the command returns. Throws TransportError if the answer is an error.
+    Json qmp_ok(std::string_view command);
+    // A property of an object, by its QOM path.
+    [[nodiscard]] Json property(std::string_view object, std::string_view name);
     // Runs a command of the human monitor and returns its text.
     [[nodiscard]] std::string monitor(std::string_view command);
 
