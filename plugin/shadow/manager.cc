@@ -157,12 +157,18 @@ class Manager::Implementation {
         latency.total_ns.record(total);
     }
 
+    void context_global() {
+        update_contexts([](const Member&, const DeviceContext&) { return true; });
+        run_unless_batched();
+    }
+
     void context_domain(DomainId domain) {
         update_contexts([domain](const Member& member, const DeviceContext& context) {
             // A device without a valid entry has what the specification (6.5.2.1) caches under
             // domain 0.
             return member.context.domain == domain || context.domain == domain;
         });
+        run_unless_batched();
     }
 
     void context_device(SourceId source, unsigned function_mask) {
@@ -173,6 +179,7 @@ class Manager::Implementation {
             const std::uint16_t difference = member.device->source_id().value() ^ source.value();
             return (difference & ~ignored) == 0;
         });
+        run_unless_batched();
     }
 
     void translation_changed(bool enabled) {
@@ -451,7 +458,7 @@ void Manager::replay(Device& device) {
 }
 
 void Manager::context_global() {
-    implementation_->update_contexts([](const auto&, const DeviceContext&) { return true; });
+    implementation_->context_global();
 }
 
 void Manager::context_domain(DomainId domain) {

@@ -85,7 +85,7 @@ struct TableBudget {
 class Mirror {
   public:
     // `arena`, `unit_budget` and `memory` outlive the mirror. The top-level table is there from the
-    // start, outside every budget, with an empty copy.
+    // start, with an empty copy, even if the budgets are used up.
     Mirror(const GuestMemory& memory, PageArena& arena, TableBudget& unit_budget,
            std::uint32_t domain_limit, vtd::EntryFormat format, Gpa root, unsigned levels);
     ~Mirror();
@@ -183,9 +183,9 @@ class Mirror {
     std::uint64_t memory_generation_;
     std::vector<std::unique_ptr<Table[]>> chunks_;
     Table* free_ = nullptr;  // linked by `parent`
-    Table* root_ = nullptr;
     std::uint32_t tables_ = 0;
     std::uint64_t children_bytes_ = 0;
+    Table* root_;  // last: making it uses all others
 };
 
 }  // namespace umbra::shadow

@@ -125,15 +125,6 @@ class GuestWalk {
     Extents found_;
 };
 
-Extents host_state(const HostBinding& binding) {
-    Extents found;
-    const auto add = [&](const HostMapping& mapping) { found.add(mapping); };
-    if (!binding.mapper().visit_mappings(add)) {
-        binding.visit_mappings(add);
-    }
-    return found;
-}
-
 // Collects differences of one device, joining neighbours that differ in the same way.
 class Findings {
   public:
@@ -225,7 +216,12 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
         meant.add(leaf.iova(), leaf.bytes(), entry.address, entry.access & leaf.table->access,
                   space_.ram());
     });
-    const Extents has = host_state(binding);
+    Extents has;
+    const auto add = [&](const HostMapping& mapping) { has.add(mapping); };
+    const bool mapper_can_tell = binding.mapper().visit_mappings(add);
+    if (!mapper_can_tell) {
+        binding.visit_mappings(add);
+    }
 
     Findings findings(space_.key().domain, source);
     Cursor guest_cursor(walk.found());
@@ -250,6 +246,9 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
         from = to;
     }
     binding.visit_stuck([&](IovaRange range) {
+        if (mapper_can_tell) {
+            return;  // seen above
+        }
         const HostMapping nothing = {range.first, range.last - range.first + 1, HostAddress(),
                                      Gpa(), Access::none};
         HostMapping left = nothing;
