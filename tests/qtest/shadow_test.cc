@@ -37,6 +37,14 @@ class Shadow : public ViommuTest {
             rig.driver.attach(kSecondProbe, other, kOtherDomain);
             rig.driver.enable_translation();
         }
+        Listening(const Listening&) = delete;
+        Listening& operator=(const Listening&) = delete;
+        // Whatever a test did, Umbra's own comparison of tables and mappings must find no error.
+        ~Listening() {
+            if (on_umbra() && rig.machine.runs()) {
+                expect_verified(rig.machine);
+            }
+        }
 
         void submit(const Descriptor& descriptor) { EXPECT_TRUE(rig.driver.submit(descriptor)); }
         [[nodiscard]] Mappings live() { return joined(rig.probe.live_mappings()); }
@@ -45,6 +53,12 @@ class Shadow : public ViommuTest {
         SecondStage table;
         SecondStage other;
     };
+
+    static void expect_verified(QtestMachine& machine) {
+        const Json verified = machine.property("/machine/peripheral/viommu", "verify");
+        EXPECT_EQ(verified["errors"].integer(), 0);
+        EXPECT_TRUE(verified["complete"].boolean());
+    }
 
     // The expectation `what`: asserted on Umbra, recorded on the peer.
     void expect(const std::string& what, const Mappings& actual, const Mappings& expected) {
@@ -446,6 +460,56 @@ TEST_P(Shadow, SpanningUnmapOfScatteredPagesLeavesNothingBehind) {
     on.submit(Descriptor::iotlb_domain(kDomain));
     expect("everything is unmapped", on.live(), {});
     expect_no_refusal(on.rig.probe);
+}
+
+TEST_P(Shadow, VerifyTellsWhatTheGuestHasYetToInvalidateFromErrors) {
+    if (!on_umbra()) {
+        GTEST_SKIP() << "intel-iommu has no such check";
+    }
+    Listening on(options());
+    on.table.map_pages(kIova, kData, 8);
+    on.submit(Descriptor::iotlb_domain(kDomain));
+    const auto verify = [&] {
+        return on.rig.machine.property("/machine/peripheral/viommu", "verify");
+    };
+    const Json clean = verify();
+    EXPECT_TRUE(clean["clean"].boolean());
+    EXPECT_GE(clean["pages-checked"].integer(), 8);
+
+    on.table.unmap(kIova + 3 * kPageSize);
+    const Json pending = verify();
+    EXPECT_EQ(pending["errors"].integer(), 0);
+    EXPECT_EQ(pending["pending"].integer(), 1);
+    ASSERT_EQ(pending["differences"].list().size(), 1u);
+    EXPECT_EQ(pending["differences"].list()[0]["iova"].string(), "0x40003000");
+    EXPECT_EQ(pending["differences"].list()[0]["expected"]["access"].string(), "none");
+    EXPECT_EQ(pending["differences"].list()[0]["actual"]["access"].string(), "read-write");
+
+    on.submit(Descriptor::iotlb_pages(kDomain, kIova + 3 * kPageSize, 0));
+    EXPECT_TRUE(verify()["clean"].boolean());
+}
+
+TEST_P(Shadow, DevicesOfOneDomainCostOneWalk) {
+    if (!on_umbra()) {
+        GTEST_SKIP() << "intel-iommu does not count its walks";
+    }
+    Listening on(options());
+    on.rig.driver.attach(kSecondProbe, on.table, kDomain);
+    on.submit(Descriptor::context_device(kOtherDomain, kSecondProbe));
+    on.table.map_pages(kIova, kData, 1024);
+    on.submit(Descriptor::iotlb_domain(kDomain));
+    on.rig.machine.qmp_ok(R"({"execute": "qom-set", "arguments": {)"
+                          R"("path": "/machine/peripheral/viommu",)"
+                          R"("property": "statistics-clear", "value": true}})");
+    on.table.unmap(kIova);
+    on.submit(Descriptor::iotlb_domain(kDomain));
+    const Json statistics = on.rig.machine.property("/machine/peripheral/viommu", "statistics");
+    const Json& shadow = statistics["shadow"];
+    EXPECT_EQ(shadow["syncs"]["domain"].integer(), 1);
+    EXPECT_EQ(shadow["entries-changed"].integer(), 1);
+    EXPECT_EQ(shadow["pages-unmapped"].integer(), 1);
+    // Two leaf tables and the three above them, once.
+    EXPECT_LE(shadow["tables-compared"].integer(), 5);
 }
 
 // A model guest that maps, unmaps, moves and resizes at random, and tells the unit with whichever
