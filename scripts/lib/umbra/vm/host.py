@@ -147,6 +147,7 @@ class TestbedHost(GuestHost):
         self._child: Child | None = None
         self._agent: Port | None = None
         self._ports: dict[str, Port] = {}
+        self._qemu_log = ""
         self.ready: dict = {}
 
     def command_line(self) -> list[str]:
@@ -225,6 +226,7 @@ class TestbedHost(GuestHost):
         if reply.get("status") != 0:
             raise UserError(ExitCode.ENVIRONMENT,
                             f"The testbed host did not start QEMU: {reply.get('error')}.")
+        self._qemu_log = reply.get("stderr_file", "")
 
     def guest_exit_status(self) -> int | None:
         if self._child is None or self._child.exit_status() is not None:
@@ -250,7 +252,7 @@ class TestbedHost(GuestHost):
 
     def describe_failure(self) -> str:
         try:
-            log = self.run("tail -c 4000 /run/umbra/jobs/qemu/stderr 2>/dev/null", 20).stdout
+            log = self.run(f"tail -c 4000 {shlex.quote(self._qemu_log)}", 20).stdout
         except UserError:
             log = ""
         return log.strip() or tail(self.rundir / "host-console.log")
