@@ -121,6 +121,7 @@ bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns) {
     check_ram();
     if (job.phase == SyncJob::Phase::begin) {
         for (HostBinding* binding : bindings_) {
+            binding->begin();
             if (binding->has_stuck()) {
                 binding->retry_unmaps(job.range);
             }

@@ -20,10 +20,18 @@ class Clock {
     Clock& operator=(const Clock&) = default;
 };
 
-// CLOCK_MONOTONIC.
+// The CPU's time-stamp counter, where it counts at one rate on all CPUs and does not stop; else
+// CLOCK_MONOTONIC, which takes about three times as long to read.
 class SteadyClock final : public Clock {
   public:
+    // Measures the rate of the counter, for a fifth of a millisecond.
+    SteadyClock();
     [[nodiscard]] std::uint64_t now_ns() const override;
+
+  private:
+    std::uint64_t start_ = 0;
+    // Nanoseconds a tick, as a fraction of 2^32. 0: the counter is not to be used.
+    std::uint64_t rate_ = 0;
 };
 
 }  // namespace umbra::shadow

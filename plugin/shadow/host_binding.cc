@@ -9,6 +9,8 @@ namespace {
 
 // A pass of retries ends after this many failures in a row.
 constexpr unsigned kFailuresInRow = 16;
+// New maps are not tried any more after as many.
+constexpr unsigned kNewFailuresInRow = 64;
 
 constexpr std::uint64_t kLevelBits = 7;  // of a TableKey
 
@@ -222,11 +224,16 @@ void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
 void HostBinding::map_additions(std::span<const Addition> additions) {
     for (const Addition& addition : additions) {
         const HostMapping& mapping = addition.mapping;
+        if (failures_in_row_ >= kNewFailuresInRow) {
+            mark_missing(mapping.iova, mapping.bytes);
+            continue;
+        }
         const bool ok =
             addition.in_pieces ? map_pieces(mirror_->leaf_at(mapping.iova)) : map(mapping);
         if (!ok) {
             mark_missing(mapping.iova, mapping.bytes);
         }
+        failures_in_row_ = ok ? 0 : failures_in_row_ + 1;
     }
 }
 

@@ -47,7 +47,10 @@ class HostBinding {
     // The host has nothing of it any more: every leaf is missing, nothing is stuck.
     void forget();
 
-    // Carries a delta out.
+    // A sync begins: what failed again and again in the one before is tried again.
+    void begin() { failures_in_row_ = 0; }
+    // Carries a delta out. After many failures in a row the rest is left missing without asking the
+    // host: a limit that is hit by tens of thousands of leaves must not cost as many calls.
     void execute(const Plan& plan, std::span<const Addition> additions);
 
     // Unmaps again what is stuck in `range`.
@@ -139,6 +142,7 @@ class HostBinding {
     std::map<TableKey, EntryBitmap> missing_;
     TableKey retry_from_ = 0;
     bool first_pass_ = false;  // what is missing was not tried yet
+    unsigned failures_in_row_ = 0;
     std::vector<Stuck> stuck_;
     Tally tally_;
 };
