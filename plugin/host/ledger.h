@@ -34,7 +34,7 @@ class Ledger final : public shadow::HostMapper {
         return result;
     }
 
-    bool visit_mappings(const Visitor& visit) const override {
+    [[nodiscard]] bool visit_mappings(const Visitor& visit) const override {
         mappings_.visit(visit);
         return true;
     }

@@ -21,7 +21,7 @@ class Recorder final : public shadow::HostMapper {
     shadow::HostResult map(const shadow::HostMapping& mapping) override;
     // EINVAL if it bisects a mapping or is malformed, else whatever `fail` says.
     shadow::HostResult unmap(Iova iova, std::uint64_t bytes) override;
-    bool visit_mappings(const Visitor& visit) const override;
+    [[nodiscard]] bool visit_mappings(const Visitor& visit) const override;
 
     [[nodiscard]] const MappingSet& mappings() const { return mappings_; }
     // As if the container had been closed and opened.

@@ -5,7 +5,7 @@
 // Member "shadow" of the device's "statistics" property; a DIRECTION is {"calls", "bytes",
 // "failures", "retries"}, a LATENCY {"count", "mean", "p50", "p90", "p99", "max"} in nanoseconds:
 //
-//   {"syncs": {"global", "domain", "page", "context", "attach", "replay"},
+//   {"syncs": {"global", "domain", "page", "context", "attach", "replay", "memory"},
 //    "tables-compared", "tables-skipped", "entries-changed", "pages-mapped", "pages-unmapped",
 //    "invalid-entries", "not-ram", "refused-mappings", "refused-tables", "loops",
 //    "tables", "leaves", "leaves-peak", "mirror-bytes",

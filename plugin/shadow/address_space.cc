@@ -388,6 +388,11 @@ bool AddressSpace::add_table(Table& table, unsigned slot, std::uint64_t value,
         case Mirror::Refusal::none:
             break;
     }
+    if (leaves_ >= unit_.options.max_mappings) {
+        // Nothing in it could be taken over, so it is not even looked at.
+        refuse_leaf(covered);
+        return true;
+    }
     Table* child = mirror_.add_child(table, slot, entry.address, entry.access & table.access);
     if (child == nullptr) {
         ++tally_.refused_tables;
@@ -400,10 +405,7 @@ bool AddressSpace::add_table(Table& table, unsigned slot, std::uint64_t value,
 
 void AddressSpace::add_leaf(Table& table, unsigned slot, std::uint64_t value) {
     if (leaves_ >= unit_.options.max_mappings) {
-        ++tally_.refused_mappings;
-        log_.report(Trouble::mapping_budget,
-                    {table.entry_iova(slot), table.entry_iova(slot) + (table.entry_bytes() - 1)},
-                    0);
+        refuse_leaf({table.entry_iova(slot), table.entry_iova(slot) + (table.entry_bytes() - 1)});
         return;
     }
     table.copy[slot] = value;
@@ -412,6 +414,11 @@ void AddressSpace::add_leaf(Table& table, unsigned slot, std::uint64_t value) {
     ++tally_.leaves_mapped;
     tally_.pages_mapped += table.entry_bytes() >> kPageShift;
     emit_addition(table, slot);
+}
+
+void AddressSpace::refuse_leaf(IovaRange range) {
+    ++tally_.refused_mappings;
+    log_.report(Trouble::mapping_budget, range, 0);
 }
 
 void AddressSpace::remove_leaf(Table& table, unsigned slot) {

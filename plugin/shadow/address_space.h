@@ -125,6 +125,8 @@ class AddressSpace {
     [[nodiscard]] bool add_table(Table& table, unsigned slot, std::uint64_t value,
                                  const vtd::DecodedEntry& entry, IovaRange range);
     void add_leaf(Table& table, unsigned slot, std::uint64_t value);
+    // One beyond max-mappings, or a table full of them.
+    void refuse_leaf(IovaRange range);
     // The leaf at `slot` is gone.
     void remove_leaf(Table& table, unsigned slot);
     // The table is gone with all below it.

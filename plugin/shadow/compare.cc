@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "plugin/shadow/compare.h"
 
+#include <cstddef>
 #include <cstring>
 #include <initializer_list>
 
@@ -19,7 +20,7 @@ constexpr std::uint64_t kPresentBits = 3;
 
 std::uint64_t differing_lines_plain(const std::uint64_t* guest, const std::uint64_t* copy) {
     std::uint64_t lines = 0;
-    for (unsigned line = 0; line < kLinesPerTable; ++line) {
+    for (std::size_t line = 0; line < kLinesPerTable; ++line) {
         const std::uint64_t* a = guest + line * kEntriesPerLine;
         const std::uint64_t* b = copy + line * kEntriesPerLine;
         std::uint64_t difference = 0;

@@ -60,7 +60,7 @@ class HostMapper {
     // Calls `visit` for everything that is mapped now, in order of IOVA, if this mapper can tell.
     // False if it cannot (the kernel has no such query); then nothing was visited.
     using Visitor = std::function<void(const HostMapping&)>;
-    virtual bool visit_mappings(const Visitor& /*visit*/) const { return false; }
+    [[nodiscard]] virtual bool visit_mappings(const Visitor& /*visit*/) const { return false; }
 
   protected:
     HostMapper() = default;

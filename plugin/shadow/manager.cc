@@ -111,6 +111,13 @@ class Manager::Implementation {
         run_unless_batched();
     }
 
+    void ram_changed() {
+        for (auto& [key, space] : spaces_) {
+            add_job(*space, {.trigger = SyncTrigger::memory, .walk = false});
+        }
+        run_unless_batched();
+    }
+
     // ---- Contexts ----
 
     // Reads the context entries of the devices that `concerned(member, context)` names, and moves
@@ -455,6 +462,10 @@ void Manager::remove_device(Device& device) {
 
 void Manager::replay(Device& device) {
     implementation_->replay(device);
+}
+
+void Manager::ram_changed() {
+    implementation_->ram_changed();
 }
 
 void Manager::context_global() {

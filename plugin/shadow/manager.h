@@ -66,6 +66,11 @@ class Manager final : public vtd::InvalidationObserver {
     // stays as it was invalidated last.
     void replay(Device& device);
 
+    // The RamMap has another generation: what lies elsewhere now is mapped anew, at once. Without
+    // this call it happens with the next sync of each domain, which suffices if the old host memory
+    // stays where it was until then.
+    void ram_changed();
+
     // ---- vtd::InvalidationObserver ----
 
     void context_global() override;

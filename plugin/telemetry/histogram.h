@@ -18,7 +18,7 @@ namespace umbra::telemetry {
 class Histogram {
   public:
     static constexpr unsigned kSubBucketBits = 3;
-    static constexpr unsigned kSubBuckets = 1U << kSubBucketBits;
+    static constexpr std::size_t kSubBuckets = std::size_t{1} << kSubBucketBits;
     // Values of 2^37 and more (137 s in nanoseconds) share the last bucket.
     static constexpr unsigned kLargestExponent = 36;
     static constexpr std::size_t kBuckets = (kLargestExponent - kSubBucketBits + 2) * kSubBuckets;

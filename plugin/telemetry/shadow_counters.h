@@ -21,11 +21,12 @@ enum class SyncTrigger : std::uint8_t {
     context,  // translation or the root table changed
     attach,   // a device came to the domain
     replay,   // a host mapper lost everything and gets it again
+    memory,   // guest RAM moved in the host; guest tables are not looked at
 };
-inline constexpr std::size_t kSyncTriggers = 6;
+inline constexpr std::size_t kSyncTriggers = 7;
 [[nodiscard]] constexpr const char* name(SyncTrigger trigger) {
-    constexpr std::array<const char*, kSyncTriggers> kNames = {"global",  "domain", "page",
-                                                               "context", "attach", "replay"};
+    constexpr std::array<const char*, kSyncTriggers> kNames = {
+        "global", "domain", "page", "context", "attach", "replay", "memory"};
     return kNames[static_cast<std::size_t>(trigger)];
 }
 
@@ -45,7 +46,7 @@ struct SyncCounters {
     std::uint64_t resizes = 0;
     std::uint64_t invalid_entries = 0;   // entries with reserved bits set, or tables not in RAM
     std::uint64_t not_ram = 0;           // leaves that lie, whole or in part, at no RAM
-    std::uint64_t refused_mappings = 0;  // leaves beyond max-mappings
+    std::uint64_t refused_mappings = 0;  // leaves, or tables of leaves, beyond max-mappings
     std::uint64_t refused_tables = 0;    // tables beyond max-tables
     std::uint64_t loops = 0;             // tables that are their own ancestor, not followed
 
