@@ -199,6 +199,9 @@ struct UmbraUnit {
         : platform(outside),
           memory(outside.write_memory, outside.opaque),
           messages(platform),
+          // Keeps the address; nothing is invalidated before the guest runs.
+          unit(from_c(properties),
+               {.memory = memory, .messages = messages, .observer = &observer}),
           ram(memory),
           events(platform),
           contexts(unit),
@@ -209,21 +212,18 @@ struct UmbraUnit {
                    .contexts = contexts,
                    .events = events,
                    .clock = clock}),
-          observer(manager, platform),
-          unit(from_c(properties),
-               {.memory = memory, .messages = messages, .observer = &observer}) {}
+          observer(manager, platform) {}
 
     const UmbraPlatform platform;
     GuestRam memory;
     PlatformMessages messages;
+    vtd::Unit unit;
     umbra::RamRuns ram;
     umbra::OperatorEvents events;
     shadow::SteadyClock clock;
-    // Only keeps the reference until the unit, last of all, is there.
     shadow::UnitContexts contexts;
     shadow::Manager manager;
     UnitObserver observer;
-    vtd::Unit unit;
 };
 
 extern "C" {
@@ -250,7 +250,10 @@ void umbra_unit_free(UmbraUnit* unit) noexcept {
 }
 
 UmbraRamMap* umbra_unit_swap_ram_map(UmbraUnit* unit, UmbraRamMap* map) noexcept {
-    return unit->memory.swap(map);
+    UmbraRamMap* previous = unit->memory.swap(map);
+    // Host memory that went away must not stay mapped for a device.
+    unit->manager.iotlb_global();
+    return previous;
 }
 
 uint64_t umbra_unit_mmio_read(const UmbraUnit* unit, uint32_t offset, unsigned size) noexcept {

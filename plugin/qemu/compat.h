@@ -38,4 +38,50 @@ typedef void UmbraClassData;
 #define umbra_dma_translation_wanted(x86_iommu) true
 #endif
 
+// VFIO's container was called VFIOContainerBase, and its functions took other arguments,
+// until 10.1.
+#if UMBRA_QEMU_AT_LEAST(10, 1)
+#include "hw/vfio/vfio-container.h"
+#include "hw/vfio/vfio-device.h"
+#else
+#include "hw/vfio/vfio-common.h"
+#endif
+#include "system/host_iommu_device.h"
+
+#if UMBRA_QEMU_AT_LEAST(10, 2)
+typedef VFIOContainer UmbraVfioContainer;
+#else
+typedef VFIOContainerBase UmbraVfioContainer;
+#endif
+
+// Both return 0 or a negative errno value.
+static inline int umbra_vfio_dma_map(UmbraVfioContainer* container, hwaddr iova, uint64_t bytes,
+                                     void* host, bool read_only) {
+#if UMBRA_QEMU_AT_LEAST(10, 1)
+    MemoryRegion* region = memory_region_from_host(host, &(ram_addr_t){0});
+
+    return vfio_container_dma_map(container, iova, bytes, host, read_only, region);
+#else
+    return vfio_container_dma_map(container, iova, bytes, host, read_only);
+#endif
+}
+
+static inline int umbra_vfio_dma_unmap(UmbraVfioContainer* container, hwaddr iova, uint64_t bytes) {
+#if UMBRA_QEMU_AT_LEAST(10, 1)
+    return vfio_container_dma_unmap(container, iova, bytes, NULL, false);
+#else
+    return vfio_container_dma_unmap(container, iova, bytes, NULL);
+#endif
+}
+
+// NULL for a host device that is not VFIO's.
+static inline UmbraVfioContainer* umbra_vfio_container_of(HostIOMMUDevice* host_device) {
+    const char* type = object_get_typename(OBJECT(host_device));
+
+    if (host_device->agent == NULL || !g_str_has_suffix(type, "-vfio")) {
+        return NULL;
+    }
+    return ((VFIODevice*)host_device->agent)->bcontainer;
+}
+
 #endif

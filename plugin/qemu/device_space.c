@@ -6,6 +6,7 @@
 #include "hw/pci/pci.h"
 #include "hw/pci/pci_device.h"
 #include "plugin/qemu/interrupts.h"
+#include "plugin/qemu/shadow_port.h"
 #include "qapi/error.h"
 #include "system/dma.h"
 
@@ -111,11 +112,12 @@ static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFl
                                       IOMMUNotifierFlag new_flags, Error** errp) {
     UmbraDeviceSpace* space = container_of(region, UmbraDeviceSpace, translated);
 
-    if (new_flags & IOMMU_NOTIFIER_MAP) {
-        error_setg(errp,
-                   "umbra-viommu does not mirror guest mappings into the host yet, so device "
-                   "%02x.%x cannot be passed through behind it: use an emulated device",
-                   PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
+    if ((new_flags & IOMMU_NOTIFIER_MAP) && !space->context->caching_mode) {
+        error_setg(
+            errp,
+            "device %02x.%x needs to know what the guest maps, and with caching-mode=off the "
+            "guest does not say: start umbra-viommu with caching-mode=on",
+            PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
         return -ENOTSUP;
     }
     if ((new_flags & IOMMU_NOTIFIER_DEVIOTLB_UNMAP) && !space->context->device_iotlb) {
@@ -128,12 +130,15 @@ static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFl
     space->context->listeners +=
         (new_flags != IOMMU_NOTIFIER_NONE) - (old_flags != IOMMU_NOTIFIER_NONE);
     space->notifier_flags = new_flags;
+    umbra_shadow_port_listeners_changed(space, new_flags & IOMMU_NOTIFIER_MAP);
     return 0;
 }
 
-/* A replay tells a listener of every mapping there is. Listeners for mappings are refused above,
- * and those for unmaps have nothing to be told; QEMU's own replay would try all 2^52 pages. */
-static void region_replay(IOMMUMemoryRegion* region, IOMMUNotifier* notifier) {}
+/* Tells a listener of every mapping there is. One that only hears of unmaps has nothing to be told;
+ * QEMU's own replay would try all 2^52 pages. */
+static void region_replay(IOMMUMemoryRegion* region, IOMMUNotifier* notifier) {
+    umbra_shadow_port_replay(container_of(region, UmbraDeviceSpace, translated), notifier);
+}
 
 static void translated_region_class_init(ObjectClass* klass, UmbraClassData* data) {
     IOMMUMemoryRegionClass* region_class = IOMMU_MEMORY_REGION_CLASS(klass);
@@ -148,7 +153,9 @@ void umbra_device_space_notify_unmap(UmbraDeviceSpace* space, IOMMUNotifierFlag 
     const uint64_t highest = MAKE_64BIT_MASK(0, space->context->address_width);
     IOMMUNotifier* notifier;
 
-    if (!(space->notifier_flags & type)) {
+    /* Listeners that the shadow serves are told of what it unmaps, and of nothing else. */
+    if (!(space->notifier_flags & type) ||
+        (type == IOMMU_NOTIFIER_UNMAP && space->shadow != NULL)) {
         return;
     }
     IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
@@ -183,6 +190,11 @@ void umbra_device_space_notify_unmap(UmbraDeviceSpace* space, IOMMUNotifierFlag 
 static UmbraView wanted_view(const UmbraDeviceSpace* space) {
     UmbraContext context;
 
+    /* Only the shadow knows when its mappings are out of the way. */
+    if (space->container != NULL) {
+        return space->shadow_mode == UMBRA_DMA_PASS_THROUGH ? UMBRA_VIEW_IDENTITY
+                                                            : UMBRA_VIEW_TRANSLATED;
+    }
     if (space->bus == NULL || !umbra_unit_translation_enabled(space->context->unit)) {
         return UMBRA_VIEW_IDENTITY;
     }
@@ -277,6 +289,7 @@ static void space_release(struct rcu_head* rcu) {
 }
 
 void umbra_device_space_delete(UmbraDeviceSpace* space) {
+    umbra_shadow_port_detach(space);
     space->fixed_bus_number = qatomic_read(space->bus_number);
     qatomic_set(&space->bus_number, &space->fixed_bus_number);
 

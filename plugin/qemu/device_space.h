@@ -42,6 +42,7 @@ typedef enum UmbraView {
 typedef struct UmbraSpaceContext {
     UmbraUnit* unit;
     unsigned address_width; /* of IOVAs, in bits */
+    bool caching_mode;
     bool device_iotlb;
     unsigned listeners; /* spaces that somebody listens to */
     /* All of guest memory, and the interrupt window for devices that need no source-id. */
@@ -68,6 +69,13 @@ struct UmbraDeviceSpace {
     MemoryRegion window;
     UmbraView view;
     IOMMUNotifierFlag notifier_flags;
+
+    /* Of shadow_port.c: what the shadow maps for the device, and where to. */
+    UmbraShadowDevice* shadow;     /* NULL: nobody wants mappings */
+    UmbraVfioContainer* container; /* NULL: notifiers */
+    UmbraDmaMode shadow_mode;      /* with a container: decides the view */
+    IOMMUNotifier* replay_target;
+    bool listeners_muted;
 
     struct rcu_head rcu;
 };

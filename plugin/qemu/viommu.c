@@ -19,6 +19,7 @@
 #include "plugin/qemu/dmar_table.h"
 #include "plugin/qemu/interrupts.h"
 #include "plugin/qemu/ram_listener.h"
+#include "plugin/qemu/shadow_port.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "qemu/error-report.h"
@@ -49,6 +50,10 @@ struct UmbraViommu {
     bool snoop_control;
     uint8_t address_width;
     OnOffAuto extended_interrupt_mode;
+    bool coalesce;
+    char* on_map_error;
+    uint64_t max_mappings;
+    uint32_t max_tables;
 
     UmbraUnit* unit;
     MemoryRegion registers;
@@ -86,6 +91,14 @@ static const PropertyHelp property_help[] = {
     {"device-iotlb", "on|off", "off",
      "Devices may have translation caches of their own (ATS), such as vhost with ats=on"},
     {"snoop-control", "on|off", "off", "Guest may set the snoop bit in its tables (ECAP.SC)"},
+    {"coalesce", "on|off", "on",
+     "Map what is contiguous in one host call; a later unmap of a part then splits it"},
+    {"on-map-error", "report|stop", "report",
+     "When the host refuses a mapping: tell the operator and retry, or stop the machine as well"},
+    {"max-mappings", "NUMBER", "4194304",
+     "Budget against hostile tables: leaf entries of one guest domain"},
+    {"max-tables", "NUMBER", "32768",
+     "Budget against hostile tables: table pages of one guest domain; twice as many in all"},
 };
 
 void umbra_viommu_print_help(FILE* out) {
@@ -100,10 +113,12 @@ void umbra_viommu_print_help(FILE* out) {
         fprintf(out, "  %-14s %-12s (default: %s)\n      %s\n", help->name, help->values,
                 help->default_value, help->description);
     }
-    fprintf(out,
-            "\nWhile the machine runs (QMP; the path ends in the device's id):\n\n"
-            "  qom-get /machine/peripheral/ID statistics        counters, as one object\n"
-            "  qom-set /machine/peripheral/ID statistics-clear  true sets them to 0\n");
+    fprintf(
+        out,
+        "\nWhile the machine runs (QMP; the path ends in the device's id):\n\n"
+        "  qom-get /machine/peripheral/ID statistics        counters, as one object\n"
+        "  qom-set /machine/peripheral/ID statistics-clear  true sets them to 0\n"
+        "  qom-get /machine/peripheral/ID verify            guest tables beside host mappings\n");
 }
 
 /* ---- Registers ---- */
@@ -149,8 +164,7 @@ static gboolean space_key_equal(gconstpointer a, gconstpointer b) {
     return left->bus == right->bus && left->devfn == right->devfn;
 }
 
-static AddressSpace* get_address_space(PCIBus* bus, void* opaque, int devfn) {
-    UmbraViommu* self = opaque;
+static UmbraDeviceSpace* space_of(UmbraViommu* self, PCIBus* bus, int devfn) {
     const SpaceKey key = {.bus = bus, .devfn = (uint8_t)devfn};
     UmbraDeviceSpace* space = g_hash_table_lookup(self->spaces, &key);
 
@@ -158,21 +172,21 @@ static AddressSpace* get_address_space(PCIBus* bus, void* opaque, int devfn) {
         space = umbra_device_space_new(OBJECT(self), &self->space_context, bus, key.devfn);
         g_hash_table_insert(self->spaces, g_memdup2(&key, sizeof(key)), space);
     }
-    return &space->address_space;
+    return space;
+}
+
+static AddressSpace* get_address_space(PCIBus* bus, void* opaque, int devfn) {
+    return &space_of(opaque, bus, devfn)->address_space;
 }
 
 static bool set_iommu_device(PCIBus* bus, void* opaque, int devfn, HostIOMMUDevice* host_device,
                              Error** errp) {
-    error_setg(errp,
-               TYPE_UMBRA_VIOMMU
-               " does not mirror guest mappings into the host yet, so host "
-               "device %02x.%x cannot be passed through behind it: use an emulated device, or "
-               "QEMU's intel-iommu",
-               PCI_SLOT(devfn), PCI_FUNC(devfn));
-    return false;
+    return umbra_shadow_port_attach(space_of(opaque, bus, devfn), host_device, errp);
 }
 
-static void unset_iommu_device(PCIBus* bus, void* opaque, int devfn) {}
+static void unset_iommu_device(PCIBus* bus, void* opaque, int devfn) {
+    umbra_shadow_port_detach(space_of(opaque, bus, devfn));
+}
 
 static const PCIIOMMUOps iommu_ops = {
     .get_address_space = get_address_space,
@@ -297,6 +311,19 @@ static void platform_device_tlb_changed(void* opaque, uint16_t source, uint64_t 
     }
 }
 
+static void platform_report(void* opaque, bool trouble, const char* sentence) {
+    if (trouble) {
+        error_report(TYPE_UMBRA_VIOMMU ": %s", sentence);
+    } else {
+        info_report(TYPE_UMBRA_VIOMMU ": %s", sentence);
+    }
+}
+
+static void platform_stop_machine(void* opaque) {
+    qemu_system_vmstop_request_prepare();
+    qemu_system_vmstop_request(RUN_STATE_IO_ERROR);
+}
+
 static void platform_interrupt_entries_changed(void* opaque) {
     x86_iommu_iec_notify_all(X86_IOMMU_DEVICE(opaque), true, 0, 0);
 }
@@ -412,6 +439,26 @@ static bool collect_properties(UmbraViommu* self, UmbraUnitProperties* propertie
     return true;
 }
 
+static bool collect_shadow_options(UmbraViommu* self, UmbraShadowOptions* options, Error** errp) {
+    const char* on_map_error = self->on_map_error != NULL ? self->on_map_error : "report";
+
+    if (!g_str_equal(on_map_error, "report") && !g_str_equal(on_map_error, "stop")) {
+        error_setg(errp, "on-map-error=%s: use report or stop", on_map_error);
+        return false;
+    }
+    if (self->max_mappings == 0 || self->max_tables == 0) {
+        error_setg(errp, "max-mappings and max-tables must be at least 1");
+        return false;
+    }
+    *options = (UmbraShadowOptions){
+        .coalesce = self->coalesce,
+        .stop_on_map_error = g_str_equal(on_map_error, "stop"),
+        .max_mappings = self->max_mappings,
+        .max_tables = self->max_tables,
+    };
+    return true;
+}
+
 /* Bridges get their bus numbers back after the unit its tables when state is loaded, and what view
  * a device behind one has depends on both. When the machine goes on, everything is in place. */
 static void run_state_changed(void* opaque, bool running, RunState state) {
@@ -448,6 +495,7 @@ static void connect_devices(UmbraViommu* self, const UmbraUnitProperties* proper
 
     self->spaces = g_hash_table_new_full(space_key_hash, space_key_equal, g_free, NULL);
     self->space_context.address_width = properties->address_width;
+    self->space_context.caching_mode = properties->caching_mode;
     self->space_context.device_iotlb = properties->device_iotlb;
     umbra_space_context_init(&self->space_context, OBJECT(self), self->unit);
 
@@ -474,11 +522,15 @@ static void unit_realize(DeviceState* device, Error** errp) {
         .device_tlb_changed = platform_device_tlb_changed,
         .interrupt_remapping_changed = platform_interrupt_remapping_changed,
         .interrupt_entries_changed = platform_interrupt_entries_changed,
+        .report = platform_report,
+        .stop_machine = platform_stop_machine,
     };
+    UmbraShadowOptions options;
     UmbraUnitProperties properties;
     UmbraDmarTable dmar;
 
-    if (!collect_properties(self, &properties, errp)) {
+    if (!collect_properties(self, &properties, errp) ||
+        !collect_shadow_options(self, &options, errp)) {
         return;
     }
     dmar = (UmbraDmarTable){
@@ -491,7 +543,7 @@ static void unit_realize(DeviceState* device, Error** errp) {
         return;
     }
 
-    self->unit = umbra_unit_new(&properties, &platform);
+    self->unit = umbra_unit_new(&properties, &options, &platform);
     umbra_ram_listener_start(&self->ram, self->unit);
 
     memory_region_init_io(&self->registers, OBJECT(self), &registers_ops, self, TYPE_UMBRA_VIOMMU,
@@ -557,21 +609,35 @@ static const VMStateDescription viommu_vmstate = {
 
 /* ---- Statistics ---- */
 
+/* `json` is the caller's no more. */
+static void visit_json(Visitor* visitor, const char* name, char* json, Error** errp) {
+    QObject* object = qobject_from_json(json, &error_abort);
+
+    umbra_string_free(json);
+    visit_type_any(visitor, name, &object, errp);
+    qobject_unref(object);
+}
+
 static void get_statistics(Object* object, Visitor* visitor, const char* name, void* opaque,
                            Error** errp) {
     UmbraViommu* self = UMBRA_VIOMMU(object);
-    char* json;
-    QObject* statistics;
 
     if (self->unit == NULL) {
         error_setg(errp, "the device is not realized");
         return;
     }
-    json = umbra_unit_statistics(self->unit);
-    statistics = qobject_from_json(json, &error_abort);
-    umbra_string_free(json);
-    visit_type_any(visitor, name, &statistics, errp);
-    qobject_unref(statistics);
+    visit_json(visitor, name, umbra_unit_statistics(self->unit), errp);
+}
+
+static void get_verify(Object* object, Visitor* visitor, const char* name, void* opaque,
+                       Error** errp) {
+    UmbraViommu* self = UMBRA_VIOMMU(object);
+
+    if (self->unit == NULL) {
+        error_setg(errp, "the device is not realized");
+        return;
+    }
+    visit_json(visitor, name, umbra_unit_verify(self->unit), errp);
 }
 
 static void set_statistics_clear(Object* object, bool value, Error** errp) {
@@ -589,6 +655,10 @@ static const Property viommu_properties[] = {
     DEFINE_PROP_UINT8("aw-bits", UmbraViommu, address_width, 48),
     DEFINE_PROP_ON_OFF_AUTO("eim", UmbraViommu, extended_interrupt_mode, ON_OFF_AUTO_AUTO),
     DEFINE_PROP_BOOL("snoop-control", UmbraViommu, snoop_control, false),
+    DEFINE_PROP_BOOL("coalesce", UmbraViommu, coalesce, true),
+    DEFINE_PROP_STRING("on-map-error", UmbraViommu, on_map_error),
+    DEFINE_PROP_UINT64("max-mappings", UmbraViommu, max_mappings, 4194304),
+    DEFINE_PROP_UINT32("max-tables", UmbraViommu, max_tables, 32768),
 };
 
 static void viommu_class_init(ObjectClass* klass, UmbraClassData* data) {
@@ -618,6 +688,10 @@ static void viommu_class_init(ObjectClass* klass, UmbraClassData* data) {
     object_class_property_add(klass, "statistics", "struct", get_statistics, NULL, NULL, NULL);
     object_class_property_set_description(
         klass, "statistics", "Invalidations, faults and IOTLB use since the last clear");
+    object_class_property_add(klass, "verify", "struct", get_verify, NULL, NULL, NULL);
+    object_class_property_set_description(
+        klass, "verify",
+        "What the guest's tables map and what the host has mapped, and how they differ");
     object_class_property_add_bool(klass, "statistics-clear", NULL, set_statistics_clear);
     object_class_property_set_description(klass, "statistics-clear",
                                           "Writing true sets all statistics to 0");

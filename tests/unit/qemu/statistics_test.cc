@@ -15,14 +15,14 @@ TEST(Statistics, OfANewUnit) {
         R"("iotlb-domain": 0, "iotlb-page": 0, "device-tlb": 0, "interrupt-global": 0, )"
         R"("interrupt-index": 0})";
     EXPECT_EQ(
-        statistics_json(counters),
+        statistics_json(counters, "{}"),
         R"({"version": 1, "invalidations": {"queue": )" + kinds + R"(, "registers": )" + kinds +
             R"(}, "register-commands-refused": 0, "queue": {"tail-writes": 0, )"
             R"("wait-descriptors": 0, "wait-status": 0, "wait-interrupt": 0, )"
             R"("wait-fence": 0, "wait-status-lost": 0, "errors": {"tail-out-of-range": 0, )"
             R"("fetch-failed": 0, "bad-type": 0, "reserved-field": 0}}, "faults": )"
             R"({"recorded": 0, "overflowed": 0, "collapsed": 0, "suppressed": 0, "reasons": {}}, "iotlb": )"
-            R"({"hits": 0, "misses": 0}, "domains": []})");
+            R"({"hits": 0, "misses": 0}, "domains": [], "shadow": {}})");
 }
 
 TEST(Statistics, NamesWhatWasCounted) {
@@ -33,7 +33,7 @@ TEST(Statistics, NamesWhatWasCounted) {
     counters.domains.at(DomainId{5}).iotlb_hits.add(~std::uint64_t{0});
     counters.domains.at(DomainId{0xffff}).faults.add(2);
 
-    const std::string json = statistics_json(counters);
+    const std::string json = statistics_json(counters, "{}");
     EXPECT_NE(json.find(R"("iotlb-page": 7)"), std::string::npos);
     EXPECT_NE(json.find(R"("reasons": {"write-denied": 3, "interrupt-source-refused": 1})"),
               std::string::npos);

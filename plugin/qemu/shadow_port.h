@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// How what the shadow maps for a device reaches the host. There are two ways:
+//
+//   container   A VFIO device. Maps and unmaps go straight to its container (type1 or iommufd), any
+//               range in one call, and errors come back. The device's view is switched by the
+//               shadow, between its last unmap and its first map, because QEMU's own VFIO listener
+//               fills the same container while the view is identity.
+//   notifiers   Any other listener for mappings (IOMMU_NOTIFIER_MAP): vhost-vdpa, a probe.
+//   Naturally
+//               aligned powers of two, one call each, and nothing comes back. A listener exists
+//               only while the view is translated, so the platform switches it.
+//
+// A VFIO device is attached by notifiers for the moment between its listener's registration and
+// set_iommu_device, when it turns out to be one.
+#ifndef UMBRA_QEMU_SHADOW_PORT_H
+#define UMBRA_QEMU_SHADOW_PORT_H
+
+#include "plugin/qemu/compat.h"
+#include "plugin/qemu/device_space.h"
+#include "system/host_iommu_device.h"
+
+/* The device behind `space` is `host_device`, whose container the shadow fills from here on. False
+ * with an error if that cannot be: no VFIO device, or the host's addresses are narrower. */
+bool umbra_shadow_port_attach(UmbraDeviceSpace* space, HostIOMMUDevice* host_device, Error** errp);
+/* Unmaps everything. Does nothing for a space that is not attached. */
+void umbra_shadow_port_detach(UmbraDeviceSpace* space);
+
+/* The listeners of the space came to want mappings, or no longer do. */
+void umbra_shadow_port_listeners_changed(UmbraDeviceSpace* space, bool want_maps);
+/* Tells `notifier`, which has just been registered, what is mapped. */
+void umbra_shadow_port_replay(UmbraDeviceSpace* space, IOMMUNotifier* notifier);
+
+#endif
