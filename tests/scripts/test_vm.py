@@ -4,6 +4,7 @@
 import io
 import json
 import os
+import re
 import tempfile
 import threading
 import time
@@ -35,7 +36,7 @@ class CommandLine(unittest.TestCase):
             config = GuestConfig(kernel=Path("k"), initrd=Path("i"), plugin=Path("p.so"), viommu=viommu)
             provided = set(config.files())
             words = config.command_line("qemu", lambda name: f"@{name}@")
-            named = {part.strip("@") for word in words for part in word.split("=") if part.startswith("@")}
+            named = set(re.findall("@(.*?)@", " ".join(words)))
             self.assertEqual(named, provided)
             for name, path in config.files().items():
                 if name.endswith(".cfg"):

@@ -50,6 +50,7 @@ class GuestConfig:
     viommu_options: str = ""                 # further properties of the vIOMMU, comma-separated
     plugin: Path | None = None
     kvm: bool = True
+    nested: bool = False                     # the host of the guest is itself emulated
     extra: list[str] = dataclasses.field(default_factory=list)
 
     def check(self) -> None:
@@ -64,6 +65,9 @@ class GuestConfig:
         words = ["console=ttyS0", "panic=-1"]
         if self.viommu in ("umbra", "qemu-intel"):
             words.append("intel_iommu=on")
+        if self.nested:
+            # Under emulation the TSC-deadline timer loses interrupts, and the guest hangs.
+            words.append("lapic=notscdeadline")
         return " ".join(words + ([self.append] if self.append else []))
 
     def files(self) -> dict[str, Path]:
@@ -82,7 +86,8 @@ class GuestConfig:
         for directory in FIRMWARE:
             words += ["-L", directory]
         if self.viommu == "umbra":
-            words += ["-plugin", f"file={place('umbra.so')}"]
+            # A name without a slash would be searched for in the system's libraries.
+            words += ["-plugin", f"file={os.path.join('.', place('umbra.so'))}"]
         # The vIOMMU comes first: devices find it when they are realized.
         words += ["-readconfig", place(f"viommu-{self.viommu}.cfg"), "-readconfig", place("guest.cfg")]
         words += arguments_of("guest") + arguments_of("guest-kvm" if self.kvm else "guest-tcg")

@@ -164,7 +164,8 @@ class TestbedHost(GuestHost):
                         "-append", command_line]
 
     def guest_command_line(self, config: GuestConfig) -> list[str]:
-        return config.command_line("/usr/bin/qemu-system-x86_64")
+        nested = dataclasses.replace(config, nested=not self._options.kvm)
+        return nested.command_line("/usr/bin/qemu-system-x86_64")
 
     def start(self, config: GuestConfig, deadline: float) -> None:
         for name in ("disk0.raw", "disk1.raw"):
