@@ -15,7 +15,8 @@ from umbra.plugin import PluginOptions
 from umbra.products import TREE, BuildOptions
 from umbra.qemu import QemuOptions
 
-LABELS = ("unit", "qtest", "guest")
+LABELS = ("unit", "fuzz", "qtest", "guest")
+_WITHOUT_QEMU = {"unit", "fuzz"}
 _BUILD = TREE / "build" / "test"
 _SANITIZED = TREE / "build" / "test-sanitize"
 _JOINED = TREE / "build" / "test-all"
@@ -25,17 +26,19 @@ def _build(labels: list[str], options: BuildOptions) -> list[Path]:
     """Builds for the labels; returns the folders with tests in them."""
     packages.ensure(packages.PLUGIN, options.offline)
     emulator = None
-    if labels == ["unit"]:
-        # Of no use to unit tests; but where it is there, the build folder keeps its configuration.
+    needs_qemu = not set(labels) <= _WITHOUT_QEMU
+    if not needs_qemu:
+        # Of no use to these tests; but where it is there, the build folder keeps its configuration.
         emulator = qemu.find(QemuOptions.from_environment())
     else:
         emulator = products.ensure_qemu(options)
     folders = [_BUILD]
-    plugin.build(PluginOptions(_BUILD, werror=True, offline=options.offline), emulator)
+    plugin.build(PluginOptions(_BUILD, werror=True, offline=options.offline), emulator,
+                 ("tests/unit/all",) if labels == ["unit"] else ("all",))
     if "unit" in labels:
         plugin.build(PluginOptions(_SANITIZED, werror=True, sanitize=True, offline=options.offline), None)
         folders.append(_SANITIZED)
-    if emulator and labels != ["unit"] and products.plugin_sources_present() and plugin.find(_BUILD) is None:
+    if emulator and needs_qemu and products.plugin_sources_present() and plugin.find(_BUILD) is None:
         raise UserError(ExitCode.ENVIRONMENT, f"The build in {_BUILD} made no umbra.so.")
     if "guest" in labels:
         products.ensure_kernel(options)
@@ -65,11 +68,12 @@ def main() -> int:
     parser = command.Parser(
         prog="test", description="Builds whatever is missing and runs the tests. Ends with CTest's summary.",
         epilog="unit:  the engine and the scripts, without QEMU\n"
+               "fuzz:  libFuzzer targets, a minute each; needs clang++, and is left out without it\n"
                "qtest: the device in a real QEMU, without a guest\n"
                "guest: Linux in VMs\n"
                "Exit codes: 0 all passed, 1 a test failed, 2 usage, 4 something could not be built.\n"
                "Example: scripts/test unit --filter InvalidationQueue")
-    parser.add_argument("labels", nargs="*", metavar="LABEL", help="unit, qtest, guest (default: all three)")
+    parser.add_argument("labels", nargs="*", metavar="LABEL", help="unit, fuzz, qtest, guest (default: all of them)")
     parser.add_argument("--filter", metavar="REGEX", help="only tests whose name matches")
     parser.add_argument("--jobs", metavar="N", type=int, default=jobs(),
                         help="how many tests run at once (default: one a core, %(default)s here)")
