@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Counting what an invalidation causes, at each level, for an interval of the guest's work.
 
-    guest -> vIOMMU      invalidations that the guest sent       (QEMU's trace events)
-    vIOMMU -> VFIO       map and unmap calls                     (kprobes in the VFIO host's kernel)
+    guest -> vIOMMU      invalidations that the guest sent       (QEMU's trace events; Umbra's counters)
+    vIOMMU -> VFIO       map and unmap calls                     (a kprobe in the VFIO host's kernel)
     host -> its IOMMU    invalidations of the host's own IOMMU   (trace events of the testbed's QEMU)
 
 What cannot be counted is None, never 0.
@@ -33,10 +33,17 @@ _VIRTIO_EVENTS = {
     "virtio_iommu_unmap": ("requests", "unmap"),
 }
 
-# Kernel functions that every map and unmap of the backend goes through, in the VFIO host.
-_KPROBES = {
-    "type1": {"host_map_calls": "vfio_dma_do_map", "host_unmap_calls": "vfio_dma_do_unmap"},
-    "iommufd": {"host_map_calls": "iommufd_ioas_map", "host_unmap_calls": "iommufd_ioas_unmap"},
+# The kernel function in the VFIO host that takes the backend's ioctls (command in the second
+# argument), and the commands that are counted (Linux: include/uapi/linux/vfio.h, iommufd.h).
+_IOCTLS = {
+    "type1": ("vfio_iommu_type1_ioctl", {0x3b71: "host_map_calls", 0x3b72: "host_unmap_calls"}),
+    "iommufd": ("iommufd_fops_ioctl", {0x3b85: "host_map_calls", 0x3b86: "host_unmap_calls"}),
+}
+
+# Umbra's own counters ("statistics" of the device) -> where they are counted.
+_UMBRA_KINDS = {
+    "iotlb-global": "iotlb_global", "iotlb-domain": "iotlb_domain", "iotlb-page": "iotlb_page",
+    "context-global": "context", "context-domain": "context", "context-device": "context",
 }
 _HOST_IOMMU_EVENTS = {
     "vtd_inv_desc_iotlb_global": "iotlb_global",
@@ -62,36 +69,56 @@ class Counter:
         config: GuestConfig = guest.config
         self._events = {"qemu-intel": _INTEL_EVENTS, "qemu-virtio": _VIRTIO_EVENTS}.get(
             config.viommu, {})
-        self._probes = _KPROBES["iommufd" if config.iommufd else "type1"]
+        self._own = config.viommu == "umbra"
+        self._own_before: dict = {}
+        self._function, self._commands = _IOCTLS["iommufd" if config.iommufd else "type1"]
         self._log_offset = 0
         self._host_log_offset = 0
-        self._kprobes = self._make_kprobes()
+        self._probed = self._make_probe()
 
-    def _make_kprobes(self) -> bool:
-        lines = [f"cd {_TRACING} || exit 1"]
-        for name, function in self._probes.items():
-            lines.append(f"echo 'p:umbra/{name} {function}' >> kprobe_events || exit 1")
-        return self._host.run("\n".join(lines)).status == 0
+    def _make_probe(self) -> bool:
+        return self._host.run(f"cd {_TRACING} && "
+                              f"echo 'p:umbra/calls {self._function} command=%si:x32' > kprobe_events"
+                              ).status == 0
 
     def start(self) -> None:
         for event in self._events:
             self._guest.qmp.execute("trace-event-set-state", name=event, enable=True,
                                     ignore_unavailable=True)
         # A histogram trigger counts in the kernel; nothing is written to the trace buffer.
-        if self._kprobes:
-            self._host.run("\n".join(
-                f"cd {_TRACING}/events/umbra/{name} && echo 'hist:keys=common_type' > trigger"
-                for name in self._probes))
+        if self._probed:
+            self._host.run(f"echo 'hist:keys=command.hex' > {_TRACING}/events/umbra/calls/trigger")
         # The log is never truncated: QEMU would go on at its old offset, behind a hole.
         self._log_offset = int(self._host.run("stat -c %s trace.log 2>/dev/null").stdout or 0)
         self._host_log_offset = self._host_log_size()
+        if self._own:
+            self._own_before = self._own_counts()
 
     def stop(self) -> Counts:
         host_iommu = self._count_host_iommu()
         for event in self._events:
             self._guest.qmp.execute("trace-event-set-state", name=event, enable=False,
                                     ignore_unavailable=True)
-        return Counts(self._count_guest(), self._count_shadow(), host_iommu)
+        shadow = self._count_shadow()
+        if not self._own:
+            return Counts(self._count_guest(), shadow, host_iommu)
+        own = {name: value - self._own_before[name] for name, value in self._own_counts().items()}
+        for name in ("own_map_calls", "own_unmap_calls"):
+            shadow[name] = own.pop(name)
+        return Counts(own, shadow, host_iommu)
+
+    def _own_counts(self) -> dict:
+        """Umbra's counters so far, from the device itself."""
+        statistics = self._guest.qmp.execute("qom-get", path="/machine/peripheral/viommu",
+                                             property="statistics")
+        counts = {field: 0 for field in _UMBRA_KINDS.values()}
+        for path in statistics["invalidations"].values():
+            for kind, field in _UMBRA_KINDS.items():
+                counts[field] += path[kind]
+        counts["wait"] = statistics["queue"]["wait-descriptors"]
+        counts["own_map_calls"] = statistics["shadow"]["map"]["calls"]
+        counts["own_unmap_calls"] = statistics["shadow"]["unmap"]["calls"]
+        return counts
 
     def _count_guest(self) -> dict:
         if not self._events:
@@ -109,15 +136,19 @@ class Counter:
         return totals
 
     def _count_shadow(self) -> dict:
-        counts: dict[str, int | None] = {name: None for name in self._probes}
-        if not self._kprobes:
+        counts: dict[str, int | None] = {name: None for name in self._commands.values()}
+        if not self._probed:
             return counts
-        for name in self._probes:
-            done = self._host.run(f"cd {_TRACING}/events/umbra/{name} && cat hist && "
-                                  "echo '!hist:keys=common_type' > trigger")
-            hits = re.search(r"Hits:\s*(\d+)", done.stdout)
-            if done.status == 0 and hits:
-                counts[name] = int(hits[1])
+        done = self._host.run(f"cd {_TRACING}/events/umbra/calls && cat hist && "
+                              "echo '!hist:keys=command.hex' > trigger")
+        if done.status != 0:
+            return counts
+        counts = {name: 0 for name in self._commands.values()}
+        for command, hits in re.findall(r"command:\s*([0-9a-fx]+)\s*}\s*hitcount:\s*(\d+)",
+                                        done.stdout):
+            name = self._commands.get(int(command, 16))
+            if name:
+                counts[name] += int(hits)
         return counts
 
     def _host_log(self) -> Path | None:
