@@ -2,6 +2,8 @@
 //
 // Reset and migration: what must be gone, and what must survive.
 #include <filesystem>
+#include <fstream>
+#include <iostream>
 #include <thread>
 
 #include "plugin/probe/registers.h"
@@ -194,6 +196,98 @@ TEST_P(Lifecycle, MigrationCarriesTheUnitOver) {
             EXPECT_EQ(machine.read32(vtd::kUnitBase + kRegisters.at(i)), before.at(2 + i))
                 << "register " << kRegisters.at(i);
         }
+    }
+}
+
+TEST_P(Lifecycle, MigrationRebuildsHostMappings) {
+    const TemporaryFile file;
+    MachineOptions small = options();
+    small.memory_mib = 264;
+    {
+        Rig rig(small, ",listen=on");
+        SecondStage table = rig.driver.new_table();
+        table.map_pages(kIova, kData, 8);
+        rig.driver.attach(kProbe, table, kDomain);
+        rig.driver.enable_translation();
+        ASSERT_EQ(joined(rig.probe.live_mappings()).size(), 1u);
+        rig.machine.qmp_ok(R"({"execute": "migrate", "arguments": {"uri": "file:)" + file.path() +
+                           R"("}})");
+        wait_migrated(rig.machine);
+    }
+    MachineOptions incoming = Rig::with_probes(small, ",listen=on");
+    incoming.arguments.insert(incoming.arguments.end(), {"-incoming", "file:" + file.path()});
+    QtestMachine machine(incoming);
+    wait_migrated(machine);
+    ProbeDriver probe(machine, kProbe, probe_bar(0));
+    const std::vector<LiveMapping> expected = {
+        {.iova = kIova, .size = 8 * kPageSize, .target = kData, .permissions = 3}};
+    if (!on_umbra()) {
+        const bool same = joined(probe.live_mappings()) == expected;
+        RecordProperty("peer", same ? "rebuilt" : "not rebuilt");
+        std::cout << "[ PEER     ] host mappings after migration: "
+                  << (same ? "rebuilt" : "NOT rebuilt") << "\n";
+        return;
+    }
+    EXPECT_EQ(joined(probe.live_mappings()), expected);
+    EXPECT_TRUE(machine.property("/machine/peripheral/viommu", "verify")["clean"].boolean());
+}
+
+// Runs a QMP command that starts the job "job", and waits for its end.
+void run_job(QtestMachine& machine, const std::string& command) {
+    machine.qmp_ok(command);
+    for (;;) {
+        const Json jobs = machine.qmp_ok(R"({"execute": "query-jobs"})");
+        const Json& job = jobs.list().at(0);
+        if (job["status"].string() == "concluded") {
+            if (job.has("error")) {
+                throw TransportError("job failed: " + job["error"].string());
+            }
+            machine.qmp_ok(R"({"execute": "job-dismiss", "arguments": {"id": "job"}})");
+            return;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+}
+
+TEST_P(Lifecycle, LoadingASnapshotBringsTheOldStateBack) {
+    const TemporaryFile file;
+    { std::ofstream(file.path()).close(); }
+    MachineOptions with_disk = options();
+    with_disk.memory_mib = 264;
+    with_disk.arguments = {"-blockdev", "driver=file,node-name=file,filename=" + file.path()};
+    Rig rig(with_disk, ",listen=on");
+    run_job(rig.machine, R"({"execute": "blockdev-create", "arguments": {"job-id": "job",)"
+                         R"("options": {"driver": "qcow2", "file": "file", "size": 1048576}}})");
+    rig.machine.qmp_ok(R"({"execute": "blockdev-add", "arguments": {)"
+                       R"("driver": "qcow2", "node-name": "disk", "file": "file"}})");
+
+    SecondStage table = rig.driver.new_table();
+    table.map(kIova, kData);
+    rig.driver.attach(kProbe, table, kDomain);
+    rig.driver.enable_translation();
+    rig.machine.store64(kData, 1);
+    EXPECT_EQ(rig.probe.load(kIova), 1u);
+    const std::string vmstate = R"("tag": "first", "vmstate": "disk", "devices": ["disk"]}})";
+    run_job(rig.machine,
+            R"({"execute": "snapshot-save", "arguments": {"job-id": "job", )" + vmstate);
+
+    table.map(kIova, kData + kPageSize);
+    table.map(kIova + kPageSize, kData);
+    rig.machine.store64(kData + kPageSize, 2);
+    ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
+    EXPECT_EQ(rig.probe.load(kIova), 2u);
+    EXPECT_EQ(rig.probe.load(kIova + kPageSize), 1u);
+
+    run_job(rig.machine,
+            R"({"execute": "snapshot-load", "arguments": {"job-id": "job", )" + vmstate);
+    EXPECT_EQ(rig.probe.load(kIova), 1u);
+    EXPECT_EQ(rig.probe.load(kIova + kPageSize), std::nullopt);
+    if (on_umbra()) {
+        const std::vector<LiveMapping> expected = {
+            {.iova = kIova, .size = kPageSize, .target = kData, .permissions = 3}};
+        EXPECT_EQ(joined(rig.probe.live_mappings()), expected);
+        EXPECT_TRUE(
+            rig.machine.property("/machine/peripheral/viommu", "verify")["clean"].boolean());
     }
 }
 
