@@ -229,8 +229,15 @@ class Manager::Implementation {
         if (batches_ > 0) {
             --batches_;
         }
-        finish();
     }
+    void barrier() {
+        if (options_.slice_ns == 0) {
+            finish();
+        } else {
+            (void)run(options_.slice_ns);
+        }
+    }
+    [[nodiscard]] bool caught_up() const { return jobs_.empty(); }
 
     void finish() {
         if (jobs_.empty()) {
@@ -517,7 +524,11 @@ void Manager::batch_begin() {
 }
 
 void Manager::barrier() {
-    implementation_->finish();
+    implementation_->barrier();
+}
+
+bool Manager::caught_up() const {
+    return implementation_->caught_up();
 }
 
 void Manager::batch_end() {

@@ -10,8 +10,9 @@
 // levels; all its devices share one mirror, and one walk serves all.
 //
 // Work is put off within a batch of invalidations: page-selective ones that touch each other become
-// one sync. It is done at the latest in barrier(), before the guest can see a wait descriptor
-// complete.
+// one sync. It is done in barrier(), before the guest can see a wait descriptor complete. A lot of
+// work can be done in slices (Options::slice_ns): then the guest sees the completion later, when
+// run() has done the rest.
 //
 // Threading: everything from one thread at a time (QEMU: with the big lock held).
 #pragma once
@@ -87,12 +88,11 @@ class Manager final : public vtd::InvalidationObserver {
     void batch_begin() override;
     void barrier() override;
     void batch_end() override;
-
-    // ---- Work in slices ----
+    // False while there is work left. Somebody has to call vtd::Unit::resume() then, now and then.
+    [[nodiscard]] bool caught_up() const override;
 
     // Does work that was put off, for about `budget_ns` and never much longer, and returns whether
-    // all is done. barrier() calls it until it is. A caller that can let the guest wait (by not
-    // completing its wait descriptor yet) calls it itself with Options::slice_ns in between.
+    // all is done.
     [[nodiscard]] bool run(std::uint64_t budget_ns);
 
     // ---- Looking at it ----

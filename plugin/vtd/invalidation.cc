@@ -100,6 +100,16 @@ void Invalidator::barrier() {
     }
 }
 
+bool Invalidator::settled() {
+    barrier();
+    return observer_ == nullptr || observer_->caught_up();
+}
+
+void Invalidator::settle() {
+    while (!settled()) {
+    }
+}
+
 void Invalidator::batch_end() {
     if (observer_ != nullptr) {
         observer_->batch_end();

@@ -50,6 +50,10 @@ class Invalidator {
     void batch_begin();
     void barrier();
     void batch_end();
+    // barrier(), once: whether the observer has caught up then.
+    [[nodiscard]] bool settled();
+    // barrier() until the observer has caught up.
+    void settle();
 
   private:
     void drop(const InvalidationRequest& request);

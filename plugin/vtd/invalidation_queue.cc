@@ -55,8 +55,13 @@ void InvalidationQueue::fetch_all() {
         // it was on.
         const DecodedDescriptor decoded =
             head < size && tail < size ? fetch(head) : QueueError::tail_out_of_range;
+        // What comes after an invalidation that has not taken effect stays in the queue, and is
+        // fetched again.
+        if (!std::holds_alternative<InvalidationRequest>(decoded) &&
+            !parts_.invalidator.settled()) {
+            return;
+        }
         if (const auto* error = std::get_if<QueueError>(&decoded)) {
-            parts_.invalidator.barrier();
             stop(*error);
             return;
         }
@@ -65,7 +70,6 @@ void InvalidationQueue::fetch_all() {
         if (const auto* request = std::get_if<InvalidationRequest>(&decoded)) {
             parts_.invalidator.apply(*request, InvalidationPath::queue);
         } else if (const auto* wait = std::get_if<WaitRequest>(&decoded)) {
-            parts_.invalidator.barrier();
             complete(*wait);
         }
     }

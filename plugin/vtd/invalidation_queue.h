@@ -49,8 +49,8 @@ class InvalidationQueue {
 
     // Carries out what lies between head and tail, if the queue is on (GSTS.QIES) and not stopped.
     // To be called after everything that may let the queue go on: a write to IQT, QIES coming on,
-    // IQE cleared. A message or status write of a descriptor that leads back here does nothing; the
-    // run in progress takes up the new tail.
+    // IQE cleared, the observer catching up. A message or status write of a descriptor that leads
+    // back here does nothing; the run in progress takes up the new tail.
     void run();
 
     // QIES went off: the specification sets the head to 0.

@@ -224,7 +224,7 @@ void Unit::change_translation(TranslationState state) {
     if (observer_ != nullptr && (on || was_on)) {
         observer_->batch_begin();
         observer_->translation_changed(on);
-        observer_->barrier();
+        invalidator_.settle();
         observer_->batch_end();
     }
 }
@@ -253,7 +253,7 @@ void Unit::change_interrupts(InterruptState state) {
     if (observer_ != nullptr) {
         observer_->batch_begin();
         observer_->interrupt_remapping_changed((state & kRemappingOn) != 0);
-        observer_->barrier();
+        invalidator_.settle();
         observer_->batch_end();
     }
 }
@@ -334,9 +334,13 @@ bool Unit::carry_out(const InvalidationRequest& request, bool valid) {
     }
     invalidator_.batch_begin();
     invalidator_.apply(request, InvalidationPath::registers);
-    invalidator_.barrier();
+    invalidator_.settle();
     invalidator_.batch_end();
     return true;
+}
+
+void Unit::resume() {
+    queue_.run();
 }
 
 // ---- Reset and migration ----
@@ -382,7 +386,7 @@ void Unit::adopt(TranslationState translation, InterruptState interrupts) {
     if (observer_ != nullptr) {
         observer_->batch_begin();
         observer_->translation_changed((translation & kTranslationOn) != 0);
-        observer_->barrier();
+        invalidator_.settle();
         observer_->batch_end();
     }
     change_interrupts(interrupts);

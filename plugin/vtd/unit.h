@@ -82,6 +82,10 @@ class Unit {
     [[nodiscard]] std::uint64_t mmio_read(std::uint32_t offset, unsigned size) const;
     void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size);
 
+    // Goes on with the invalidation queue where it stopped because the observer had not caught up
+    // (InvalidationObserver::caught_up). Does nothing otherwise.
+    void resume();
+
     // Power-on state: registers at their defaults, every cached entry dropped, translation and
     // interrupt remapping off. The observer is told. Counters are kept: they are the operator's.
     void reset();

@@ -173,6 +173,7 @@ TEST_F(OneDevice, DomainInvalidationCoversPagesOfTheSameBatch) {
     machine_.manager.iotlb_domain(kDomain);
     invalidate(Iova(kPageSize));
     machine_.manager.iotlb_domain(kOther);
+    machine_.manager.barrier();
     machine_.manager.batch_end();
     EXPECT_EQ(syncs(machine_, SyncTrigger::page), 0U);
     EXPECT_EQ(syncs(machine_, SyncTrigger::domain), 1U);
@@ -196,6 +197,7 @@ TEST_F(OneDevice, ManyInvalidationsInOneBatch) {
         tables_.map(Iova(page * 2 * kPageSize), kRam);
         invalidate(Iova(page * 2 * kPageSize));
     }
+    machine_.manager.barrier();
     machine_.manager.batch_end();
     EXPECT_EQ(device_.recorder.mappings().size(), 5000U);
 }
@@ -415,7 +417,7 @@ TEST_F(SmallBudgets, TheUnitsTablesAreSharedByItsDomains) {
 // ---- Slices ----
 
 TEST(Slices, WorkStopsWhenTheTimeHasComeAndGoesOnLater) {
-    FakeMachine machine({.coalesce = false});
+    FakeMachine machine({.coalesce = false, .slice_ns = 5'000'000});
     GuestTables tables(machine);
     FakeDevice device(kDevice);
     machine.contexts.translate(kDevice, kDomain, tables.root());
@@ -428,7 +430,10 @@ TEST(Slices, WorkStopsWhenTheTimeHasComeAndGoesOnLater) {
     machine.clock.step = 1'000'000;
     machine.manager.batch_begin();
     machine.manager.iotlb_domain(kDomain);
-    unsigned slices = 1;
+    machine.manager.barrier();
+    machine.manager.batch_end();
+    EXPECT_FALSE(machine.manager.caught_up());
+    unsigned slices = 2;
     std::size_t mapped_before = 0;
     while (!machine.manager.run(5'000'000)) {
         ++slices;
@@ -445,6 +450,7 @@ TEST(Slices, WorkStopsWhenTheTimeHasComeAndGoesOnLater) {
     // A device that comes to the domain is served in slices too.
     FakeDevice second(kSecond);
     machine.contexts.translate(kSecond, kDomain, tables.root());
+    machine.manager.batch_begin();
     machine.manager.add_device(second);
     slices = 1;
     while (!machine.manager.run(5'000'000)) {

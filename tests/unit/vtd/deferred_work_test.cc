@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// An observer that needs several turns for its work: the guest waits for it, and nothing else does.
+#include <gtest/gtest.h>
+
+#include "tests/unit/vtd/unit_fixture.h"
+
+namespace umbra::vtd::testing {
+namespace {
+
+// Has caught up after a number of barriers.
+class SlowObserver final : public FakeObserver {
+  public:
+    using FakeObserver::FakeObserver;
+    void barrier() override {
+        FakeObserver::barrier();
+        if (turns_left > 0) {
+            --turns_left;
+        }
+    }
+    [[nodiscard]] bool caught_up() const override { return turns_left == 0; }
+    unsigned turns_left = 0;
+};
+
+class DeferredWork : public UnitFixture {
+  protected:
+    DeferredWork() {
+        unit = std::make_unique<Unit>(
+            UnitProperties(),
+            Unit::Ports{.memory = memory, .messages = messages, .observer = &slow});
+        start_queue();
+        journal.clear();
+    }
+    SlowObserver slow{journal};
+};
+
+TEST_F(DeferredWork, QueueStopsBeforeTheWaitAndGoesOn) {
+    slow.turns_left = 3;
+    submit(
+        {iotlb_domain(1), wait_status(kStatus, 0xaa), iotlb_domain(2), wait_status(kStatus, 0xbb)});
+    EXPECT_EQ(head(), 1U);
+    EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0U);
+    unit->resume();
+    EXPECT_EQ(head(), 1U);
+    unit->resume();
+    EXPECT_EQ(head(), 4U);
+    const Journal expected = {"begin",
+                              "iotlb_domain 0x1",
+                              "barrier",
+                              "end",
+                              "begin",
+                              "barrier",
+                              "end",
+                              "begin",
+                              "barrier",
+                              "memory 0x1000 = 0xaa",
+                              "iotlb_domain 0x2",
+                              "barrier",
+                              "memory 0x1000 = 0xbb",
+                              "barrier",
+                              "end"};
+    EXPECT_EQ(journal, expected);
+    unit->resume();
+    EXPECT_EQ(journal, expected) << "nothing is left to do";
+}
+
+TEST_F(DeferredWork, MoreDescriptorsComeMeanwhile) {
+    slow.turns_left = 2;
+    submit({iotlb_domain(1), wait_status(kStatus, 0xaa)});
+    submit({iotlb_domain(2), wait_status(kStatus, 0xbb)});
+    EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0xbbU);
+    EXPECT_EQ(head(), 4U);
+}
+
+TEST_F(DeferredWork, ErrorOfTheQueueComesAfterWhatIsBeforeIt) {
+    slow.turns_left = 2;
+    submit({iotlb_domain(1), Quads{0xf, 0}});
+    EXPECT_EQ(read32(kFsts) & kIqe, 0U);
+    unit->resume();
+    EXPECT_EQ(read32(kFsts) & kIqe, kIqe);
+    EXPECT_EQ(head(), 1U);
+}
+
+TEST_F(DeferredWork, SwitchingTheQueueOffForgetsTheWait) {
+    slow.turns_left = 2;
+    submit({iotlb_domain(1), wait_status(kStatus, 0xaa)});
+    command_off(kQie);
+    unit->resume();
+    EXPECT_EQ(head(), 0U);
+    EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0U);
+}
+
+TEST_F(DeferredWork, CommandsByRegisterTakeAllTheTurnsAtOnce) {
+    command_off(kQie);
+    slow.turns_left = 5;
+    write64(kCcmd, std::uint64_t{1} << 63 | std::uint64_t{1} << 61);
+    EXPECT_EQ(slow.turns_left, 0U);
+    EXPECT_EQ(read64(kCcmd) >> 63, 0U);
+    slow.turns_left = 5;
+    start_translation();
+    EXPECT_EQ(slow.turns_left, 0U);
+    EXPECT_EQ(read32(kGsts) & kTe, kTe);
+}
+
+}  // namespace
+}  // namespace umbra::vtd::testing
