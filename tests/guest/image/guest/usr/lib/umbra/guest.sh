@@ -4,11 +4,12 @@
 # What the guest agent's programs share: checks of values, the device under test and its driver.
 #
 # Steps of a workload, each a run of workload/NAME with that word:
-#   keys      prints the keys it takes, one a line: NAME DEFAULT KIND RANGE (kinds: number, size, word, below)
-#   limit     prints the time limit of measure, in seconds
-#   prepare   all that must be done before counters are reset; leaves what finish needs in files under $WORK
-#   measure   the timed part; standard output is the result's data
-#   finish    undoes prepare; runs after every prepare, also a failed one
+#   keys          prints the keys it takes, one a line: NAME DEFAULT KIND RANGE (kinds: number, size, word, below)
+#   limit         prints the time limit of measure, in seconds
+#   limit-around  prints that of prepare and of finish
+#   prepare       all that must be done before counters are reset; leaves what finish needs in files under $WORK
+#   measure       the timed part; standard output is the result's data
+#   finish        undoes prepare; runs after every prepare, also a failed one
 # The values of the keys are in the environment, as UMBRA_<key>.
 
 WORK=/run/umbra/work
