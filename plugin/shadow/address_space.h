@@ -40,7 +40,7 @@ struct DomainKey {
     Gpa root;
     unsigned levels = 0;
 
-    friend auto operator<=>(const DomainKey&, const DomainKey&) = default;
+    friend std::strong_ordering operator<=>(const DomainKey&, const DomainKey&) = default;
 };
 
 // What all domains of a unit have in common. Everything outlives them.

@@ -171,16 +171,15 @@ void HostBinding::execute(const Plan& plan, std::span<const Addition> additions)
 }
 
 void HostBinding::unmap_call(const Plan& plan, const UnmapCall& call) {
-    const HostResult result = unmap(call.iova, call.bytes);
+    const HostResult together = unmap(call.iova, call.bytes);
     for (const UnmapPart& part : plan.parts(call)) {
+        // What is refused as a whole may go in parts.
+        const HostResult result =
+            together.ok() || call.parts == 1 ? together : unmap(part.iova, part.bytes);
         if (result.ok()) {
             unmapped(plan, part);
-        } else if (call.parts == 1) {
-            refused(plan, part, result.error());
-        } else if (const HostResult alone = unmap(part.iova, part.bytes); alone.ok()) {
-            unmapped(plan, part);
         } else {
-            refused(plan, part, alone.error());
+            refused(plan, part, result.error());
         }
     }
 }

@@ -106,16 +106,16 @@ class Manager final : public vtd::InvalidationObserver {
     void clear_counters();
 
     struct DomainView {
-        DomainId domain;
+        DomainId domain{};
         Gpa root;
-        unsigned levels;
-        std::size_t devices;
+        unsigned levels = 0;
+        std::size_t devices = 0;
         const telemetry::DomainShadowCounters& counters;
     };
     struct DeviceView {
         SourceId source;
         DeviceContext context;
-        bool has_mapper;
+        bool has_mapper = false;
         const telemetry::DeviceShadowCounters& counters;
     };
     void visit_domains(const std::function<void(const DomainView&)>& visit) const;

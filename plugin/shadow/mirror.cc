@@ -5,8 +5,13 @@
 
 namespace umbra::shadow {
 
-using vtd::DecodedEntry;
 using vtd::level_index;
+
+namespace {
+
+constexpr std::size_t kPointerBytes = sizeof(void*);
+
+}  // namespace
 
 Mirror::Mirror(const GuestMemory& memory, PageArena& arena, TableBudget& unit_budget,
                std::uint32_t domain_limit, vtd::EntryFormat format, Gpa root, unsigned levels)
@@ -123,7 +128,7 @@ Table* Mirror::add_child(Table& parent, unsigned slot, Gpa address, Access acces
     const std::size_t capacity = children.list.capacity();
     children.list.insert(children.list.begin() + children.present.rank(slot), table);
     children.present.set(slot);
-    children_bytes_ += (children.list.capacity() - capacity) * sizeof(Table*);
+    children_bytes_ += (children.list.capacity() - capacity) * kPointerBytes;
     return table;
 }
 
@@ -133,7 +138,7 @@ void Mirror::remove(Table& table) {
     children.list.erase(children.list.begin() + children.present.rank(table.slot));
     children.present.clear(table.slot);
     if (children.list.empty()) {
-        children_bytes_ -= sizeof(Children) + children.list.capacity() * sizeof(Table*);
+        children_bytes_ -= sizeof(Children) + children.list.capacity() * kPointerBytes;
         parent.children.reset();
     }
     free(table);

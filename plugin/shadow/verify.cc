@@ -87,7 +87,8 @@ class GuestWalk {
         --tables_left_;
         path_.at(level) = table;
         for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
-            const std::optional<std::uint64_t> value = memory_.read_u64(table + slot * 8);
+            const std::optional<std::uint64_t> value =
+                memory_.read_u64(table + std::uint64_t{slot} * 8);
             if (!value) {
                 return;
             }

@@ -98,7 +98,7 @@ class Guest final : public shadow::ContextSource, public shadow::Device {
           layout_(layout),
           manager_({.coalesce = true}, kFormat, {memory_, ram_, *this, events_, clock_}) {
         for (std::size_t page = 1; page < pages / kEntriesPerTable * 2 + 64; ++page) {
-            free_.push_back(Gpa(page * kPageSize));
+            free_.emplace_back(page * kPageSize);
         }
         std::mt19937 random(1);
         if (layout == kFragmented) {
@@ -192,7 +192,9 @@ void memcmp_of_leaf_tables(benchmark::State& state) {
     for ([[maybe_unused]] auto _ : state) {
         int different = 0;
         for (std::size_t i = 0; i < tables.size(); ++i) {
-            different |= std::memcmp(copies.entry(Gpa(i * kPageSize), 0), tables[i], kPageSize);
+            const int order =
+                std::memcmp(copies.entry(Gpa(i * kPageSize), 0), tables[i], kPageSize);
+            different += order != 0 ? 1 : 0;
         }
         benchmark::DoNotOptimize(different);
     }

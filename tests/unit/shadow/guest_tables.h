@@ -20,7 +20,7 @@ class GuestTables {
     GuestTables(FakeMachine& machine, unsigned levels = 4, std::size_t first_page = 0)
         : machine_(machine), levels_(levels) {
         for (std::size_t page = machine.memory.pages(); page > first_page; --page) {
-            pages_.push_back(Gpa((page - 1) * kPageSize));
+            pages_.emplace_back((page - 1) * kPageSize);
         }
         free_ = pages_;
         root_ = allocate();
@@ -92,7 +92,8 @@ class GuestTables {
                 }
             }
             path.at(level) = page;
-            const auto value = machine_.memory.read_u64(page + vtd::level_index(iova, level) * 8);
+            const auto value =
+                machine_.memory.read_u64(page + std::uint64_t{vtd::level_index(iova, level)} * 8);
             if (!value) {
                 return {};
             }

@@ -136,12 +136,14 @@ TEST(Devices, LastOneOfADomainTakesTheMirrorAlong) {
 // ---- Batches ----
 
 class OneDevice : public ::testing::Test {
+  public:
+    ~OneDevice() override { machine_.manager.remove_device(device_); }
+
   protected:
     explicit OneDevice(const Options& options = {}) : machine_(options), tables_(machine_) {
         machine_.contexts.translate(kDevice, kDomain, tables_.root());
         machine_.manager.add_device(device_);
     }
-    ~OneDevice() override { machine_.manager.remove_device(device_); }
     void invalidate(Iova iova, unsigned mask = 0) {
         machine_.manager.iotlb_pages(kDomain, iova, mask, false);
     }

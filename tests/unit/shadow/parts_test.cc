@@ -58,8 +58,9 @@ TEST_P(Comparison, FindsAnyMixOfLines) {
     std::mt19937_64 random(2);
     for (unsigned round = 0; round < 2000; ++round) {
         *copy = *guest;
-        const std::uint64_t wanted = random() & random();
-        for (unsigned line = 0; line < shadow::kLinesPerTable; ++line) {
+        std::uint64_t wanted = random();
+        wanted &= random();
+        for (std::size_t line = 0; line < shadow::kLinesPerTable; ++line) {
             if (((wanted >> line) & 1) != 0) {
                 ++guest->entries[line * shadow::kEntriesPerLine + random() % 8];
             }

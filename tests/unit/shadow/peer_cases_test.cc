@@ -28,15 +28,17 @@ FakeRamMap::Target at(std::uint64_t offset, Access access = Access::read_write) 
 constexpr FakeRamMap::Target kNothing{};
 
 class PeerCases : public ::testing::Test {
-  protected:
-    PeerCases() {
-        machine_.contexts.translate(kDevice, kDomain, tables_.root());
-        machine_.manager.add_device(device_);
-    }
+  public:
     ~PeerCases() override {
         EXPECT_EQ(device_.recorder.violations(), 0U);
         machine_.manager.remove_device(device_);
         EXPECT_EQ(device_.recorder.mappings().size(), 0U);
+    }
+
+  protected:
+    PeerCases() {
+        machine_.contexts.translate(kDevice, kDomain, tables_.root());
+        machine_.manager.add_device(device_);
     }
     void invalidate(Iova iova, unsigned mask = 0, DomainId domain = kDomain) {
         machine_.manager.iotlb_pages(domain, iova, mask, false);
