@@ -279,8 +279,8 @@ def _operations(data: dict) -> int | None:
     return sum(side["ios"] for side in sides) if sides else None
 
 
-HEADER = ["viommu", "policy", "backend", "workload", "map µs", "p99", "unmap µs", "p99", "IOPS",
-          "MB/s", "ops", "PSI", "DSI", "GI", "VFIO map", "unmap", "host IOTLB"]
+HEADER = ["viommu", "policy", "backend", "workload", "map µs", "map p99", "unmap µs", "unmap p99",
+          "IOPS", "MB/s", "ops", "PSI", "DSI", "GI", "VFIO map", "VFIO unmap", "host IOTLB"]
 TEXT_COLUMNS = 4
 
 
