@@ -90,14 +90,18 @@ static void unmap_one(struct hold_device *hold, dma_addr_t mapping)
 static int map_pages(struct hold_device *hold, u64 count)
 {
 	struct held_pages *held = &hold->held;
-	u64 before, after;
+	/* Of two scattered mappings one stays; both are of the same page. */
+	unsigned int mappings_each =
+		hold->parameters.layout == LAYOUT_SCATTERED ? 2 : 1;
+	u64 before, after, slot;
 	dma_addr_t mapping;
 	struct page *page;
 
 	while (held->mapping_count < count) {
 		/* IOVAs fall, so memory does too: neighbours then match. */
+		slot = held->mapping_count / mappings_each;
 		page = held->memory[held->memory_count - 1 -
-				    held->mapping_count % held->memory_count];
+				    slot % held->memory_count];
 		before = ktime_get_ns();
 		mapping = dma_map_page(hold->device, page, 0, PAGE_SIZE,
 				       DMA_TO_DEVICE);
