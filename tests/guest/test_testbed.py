@@ -81,6 +81,33 @@ class QemuIntelIommufd(Passthrough, VmCase):
     IOMMUFD = True
 
 
+class EntryLimit(VmCase):
+    """More pages mapped than type1 allows a container (dma_entry_limit, lowered in the VFIO host)."""
+
+    LIMIT_OF_HOST = "vfio_iommu_type1.dma_entry_limit=2048"
+
+    def test_umbra_tells_the_operator_and_heals(self):
+        with self.testbed(viommu="umbra", host_append=self.LIMIT_OF_HOST) as guest:
+            guest.wait_ready()
+
+            def shadow() -> dict:
+                return guest.qmp.execute("qom-get", path="/machine/peripheral/viommu",
+                                         property="statistics")["shadow"]
+            during = {}
+            self.do(guest, "workload hold pages_mapped=4096 operations=64 barrier=yes",
+                    {"measured": lambda: during.update(shadow())})
+            after = shadow()
+            self.do(guest, "workload verify size=1m")
+            log = guest.host.describe_failure()
+            guest.power_off()
+        self.assertGreater(during["map"]["failures"], 0)
+        self.assertGreater(during["missing-leaves"], 0)
+        self.assertIn("dma_entry_limit", log)
+        self.assertLess(log.count("dma_entry_limit"), 8, "told once, not for each failure")
+        self.assertEqual(after["missing-leaves"], 0)
+        self.assertLess(after["live-mappings"], 2048)
+
+
 class Launcher(VmCase):
     """run-vm's exit codes are what automation builds on."""
 

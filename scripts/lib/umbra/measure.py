@@ -29,8 +29,8 @@ BACKENDS = ("type1", "iommufd")
 # Policies that an unpatched kernel can be told to use.
 STOCK_POLICIES = ("strict", "fq-domain")
 
-# type1 refuses more mappings than this in one container (default 65,535). The testbed host allows
-# more, so that 65,536 held pages fit; the workload hold-over-limit lowers it again on purpose.
+# type1 takes 65,535 mappings a container by default. Measurements raise that in the testbed host, so
+# that 65,536 held pages fit; tests/guest lowers it, to see what happens beyond.
 ENTRY_LIMIT = 1048576
 
 EPILOG = """\
