@@ -44,10 +44,10 @@ constexpr std::uint64_t bit(unsigned position) {
 }
 
 struct Layout {
-    const char* name;
-    Descriptor base;            // valid as it is
-    std::uint64_t low_allowed;  // bits that may be set besides type and granularity
-    std::uint64_t high_allowed;
+    const char* name = "";
+    Descriptor base;                // valid as it is
+    std::uint64_t low_allowed = 0;  // bits that may be set besides type and granularity
+    std::uint64_t high_allowed = 0;
 };
 
 // From the figures of specification 6.5.2.

@@ -36,7 +36,7 @@ TEST_F(Threads, TranslationsAreRightWhileEverythingIsInvalidated) {
     for (std::uint16_t device = 0; device < 2; ++device) {
         set_context(device, static_cast<std::uint16_t>(device + 1), tables[device]);
         for (std::uint64_t page = 0; page < kPages; ++page) {
-            map(tables[device], page << 12, (0x100 * (device + 1U) + page) << 12);
+            map(tables[device], page << 12, (std::uint64_t{0x100} * (device + 1U) + page) << 12);
         }
     }
     for (std::uint64_t slot = 0; slot < 256; slot += 4) {
@@ -60,7 +60,8 @@ TEST_F(Threads, TranslationsAreRightWhileEverythingIsInvalidated) {
                 const std::uint64_t page = round / 2 % kPages;
                 const Translation translation =
                     unit->translate(SourceId(device), Iova(page << 12 | 5), Access::read_write);
-                const std::uint64_t expected = (0x100 * (device + 1U) + page) << 12 | 5;
+                const std::uint64_t expected =
+                    (std::uint64_t{0x100} * (device + 1U) + page) << 12 | 5;
                 if (!translation.ok || translation.address.value() != expected) {
                     ++wrong;
                 }
