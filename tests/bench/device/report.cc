@@ -68,7 +68,7 @@ void write_table_header(std::ostream& out, const Report& report) {
         << " repetitions, +- half the distance of the quartiles\n"
         << format(kRow, "operation", "pages", "devices", "domain", "targets")
         << format(" %18s %18s %8s %10s %10s %18s\n", "intel-iommu", "umbra-viommu", "ratio",
-                  "calls", "calls", "memcmp of tables");
+                  "peer calls", "own calls", "memcmp of tables");
 }
 
 void write_table_row(std::ostream& out, const Result& result) {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <sstream>
 #include <stdexcept>
 
 #include "plugin/probe/registers.h"
@@ -32,8 +33,10 @@ constexpr std::size_t kScattered = 256;
 constexpr std::size_t kBatch = 128;
 constexpr unsigned kQueueOrder = 1;  // 512 descriptors
 
+constexpr unsigned kFirstSlot = 5;
+
 constexpr SourceId function(unsigned device) {
-    return {0, static_cast<std::uint8_t>((5 + device) << 3)};
+    return {0, static_cast<std::uint8_t>((kFirstSlot + device) << 3)};
 }
 
 qtest::MachineOptions machine_options(qtest::Viommu viommu, unsigned devices) {
@@ -41,9 +44,9 @@ qtest::MachineOptions machine_options(qtest::Viommu viommu, unsigned devices) {
     options.viommu = viommu;
     options.memory_mib = kMemoryMib;
     for (unsigned i = 0; i < devices; i++) {
-        options.arguments.insert(
-            options.arguments.end(),
-            {"-device", "umbra-probe,listen=on,vfio-rules=off,addr=" + std::to_string(5 + i)});
+        std::ostringstream device;
+        device << "umbra-probe,listen=on,vfio-rules=off,addr=0x" << std::hex << kFirstSlot + i;
+        options.arguments.insert(options.arguments.end(), {"-device", device.str()});
     }
     return options;
 }
