@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Checks before a device is passed through, on a sysfs made of plain files."""
 
+import os
+import signal
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -82,6 +85,70 @@ class CheckDevice(unittest.TestCase):
         self.sysfs.device("0000:3b:00.0")
         self.sysfs.device("0000:3c:00.0", group="6", driver="e1000e")
         vfio.check_device("0000:3b:00.0", self.sysfs.root)
+
+
+class FakeDevice:
+    """Keeps its driver in a file, so that every process sees it. Drivers other than its own and
+    vfio-pci do not take it."""
+
+    def __init__(self, folder: Path, driver: str, takes_vfio: bool = True):
+        self.address = "0000:3b:00.0"
+        self.path = folder
+        self._takes_vfio = takes_vfio
+        (folder / "bound").write_text(driver)
+        (folder / "driver_override").touch()
+
+    def driver(self) -> str | None:
+        return (self.path / "bound").read_text() or None
+
+    def bind(self, driver: str | None) -> None:
+        if driver != "vfio-pci" or self._takes_vfio:
+            (self.path / "bound").write_text(driver or "")
+
+
+class GivingBack(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.device = FakeDevice(self.folder, "nvme")
+
+    def bind(self, device: FakeDevice) -> vfio.Binding:
+        return vfio.Binding([device], nodes=self.folder)
+
+    def test_at_the_end(self):
+        binding = self.bind(self.device)
+        self.assertEqual(self.device.driver(), "vfio-pci")
+        binding.close()
+        self.assertEqual(self.device.driver(), "nvme")
+
+    def test_after_a_crash_of_the_launcher(self):
+        launcher = os.fork()
+        if launcher == 0:
+            self.bind(self.device)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(launcher, 0)
+        deadline = time.monotonic() + 30
+        while self.device.driver() != "nvme" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.assertEqual(self.device.driver(), "nvme")
+
+    def test_after_a_refusal(self):
+        device = FakeDevice(self.folder, "nvme", takes_vfio=False)
+        with self.assertRaises(UserError) as caught:
+            self.bind(device)
+        self.assertIn("did not take", caught.exception.message)
+        self.assertEqual(device.driver(), "nvme")
+
+    def test_one_that_was_vfios_before_stays(self):
+        device = FakeDevice(self.folder, "vfio-pci")
+        self.bind(device).close()
+        self.assertEqual(device.driver(), "vfio-pci")
+
+    def test_without_vfio_in_the_kernel(self):
+        with self.assertRaises(UserError) as caught:
+            vfio.Binding([self.device], nodes=self.folder / "missing")
+        self.assertIn("vfio-pci", caught.exception.remedy)
 
 
 if __name__ == "__main__":

@@ -43,11 +43,12 @@ class PciDevice:
         return (self.path / "class").read_text().startswith("0x0604")
 
     def bind(self, driver: str | None) -> None:
-        """Binds to `driver`, or to whatever the kernel picks (None)."""
+        """Binds to `driver`; None leaves the device without one."""
         if self.driver() is not None:
             (self.path / "driver/unbind").write_text(self.address)
         (self.path / "driver_override").write_text(driver or "\n")
-        (self._sysfs / "bus/pci/drivers_probe").write_text(self.address)
+        if driver is not None:
+            (self._sysfs / "bus/pci/drivers_probe").write_text(self.address)
 
 
 def check_device(address: str, sysfs: Path = Path("/sys")) -> PciDevice:
@@ -99,8 +100,8 @@ def check_memory_lock(guest_bytes: int) -> None:
 class Binding:
     """Devices bound to vfio-pci for as long as the object lives and is not closed."""
 
-    def __init__(self, devices: list[PciDevice]):
-        if not Path("/dev/vfio/vfio").exists() and not Path("/dev/vfio").is_dir():
+    def __init__(self, devices: list[PciDevice], nodes: Path = Path("/dev/vfio")):
+        if not nodes.is_dir():
             raise UserError(ExitCode.ENVIRONMENT, "The kernel's VFIO driver is not there (/dev/vfio).",
                             "modprobe vfio-pci, as root.")
         self._before = [(device, device.driver()) for device in devices]
@@ -132,9 +133,13 @@ class Binding:
         if self._guardian != 0:
             os.close(read_end)
             return
-        # In the guardian: out of the launcher's session, so that Ctrl-C does not reach it.
+        # In the guardian. It leaves the launcher's session, so that Ctrl-C does not reach it, and its
+        # streams, so that nobody who reads them waits for it.
         os.setsid()
         os.close(self._alive)
+        with open(os.devnull, "r+b") as nothing:
+            for stream in (0, 1, 2):
+                os.dup2(nothing.fileno(), stream)
         os.read(read_end, 1)
         status = 0
         for device, driver in self._before:
