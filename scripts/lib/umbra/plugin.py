@@ -65,10 +65,10 @@ def _drop_foreign_cache(folder: Path) -> None:
         cache.remove(folder)
 
 
-def ensure(options: PluginOptions = PluginOptions()) -> Path:
-    """The plugin, brought up to date with the tree."""
+def ensure(options: PluginOptions = PluginOptions(), targets: Sequence[str] = ("umbra",)) -> Path:
+    """The plugin (and whatever else `targets` name), brought up to date with the tree."""
     emulator = qemu.ensure(QemuOptions.from_environment(offline=options.offline, update=options.update))
-    build(options, emulator)
+    build(options, emulator, targets)
     plugin = find(options.build)
     if plugin is None:
         raise UserError(ExitCode.ENVIRONMENT, f"The build in {options.build} made no umbra.so.")
@@ -82,7 +82,8 @@ def main() -> None:
     parser.add_argument("--werror", action="store_true", help="warnings are errors (default: off)")
     command.add_common_options(parser)
     arguments = parser.parse_args()
-    print(ensure(PluginOptions(werror=arguments.werror, offline=arguments.offline, update=arguments.update)))
+    print(ensure(PluginOptions(werror=arguments.werror, offline=arguments.offline, update=arguments.update),
+                 ("all",)))
 
 
 if __name__ == "__main__":
