@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 
 from umbra import cache, command, fio, kernel, packages, progress, qemu

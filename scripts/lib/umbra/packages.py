@@ -16,8 +16,7 @@ KERNEL = ("build-essential", "flex", "bison", "bc", "libelf-dev", "libssl-dev", 
 IMAGES = ("build-essential", "busybox-static", "binutils", "zstd")
 FIO = ("build-essential", "dpkg-dev", "libaio-dev", "zlib1g-dev", "xz-utils")
 FIRMWARE = ("seabios", "qemu-system-data")
-PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libgmock-dev",
-          "libbenchmark-dev", "protobuf-compiler", "libprotobuf-dev")
+PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libbenchmark-dev")
 
 
 def missing(names: Iterable[str]) -> list[str]:
