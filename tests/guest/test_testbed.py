@@ -16,7 +16,7 @@ class Passthrough:
     IOMMUFD = False
 
     def test_policies(self):
-        with self.testbed(viommu=self.VIOMMU, iommufd=self.IOMMUFD, cpus=2) as guest:
+        with self.on_testbed(viommu=self.VIOMMU, iommufd=self.IOMMUFD, cpus=2) as guest:
             guest.wait_ready()
             counter = Counter(guest)
             counts = {}
@@ -87,7 +87,7 @@ class EntryLimit(VmCase):
     LIMIT_OF_HOST = "vfio_iommu_type1.dma_entry_limit=2048"
 
     def test_umbra_tells_the_operator_and_heals(self):
-        with self.testbed(viommu="umbra", host_append=self.LIMIT_OF_HOST) as guest:
+        with self.on_testbed(viommu="umbra", host_append=self.LIMIT_OF_HOST) as guest:
             guest.wait_ready()
 
             def shadow() -> dict:

@@ -38,7 +38,7 @@ class VmCase(unittest.TestCase):
             config.plugin = products.ensure_plugin(OFFLINE)
         return config
 
-    def testbed(self, host_append: str = "", limit: float = LIMIT, devices: int = 1, **settings) -> Guest:
+    def on_testbed(self, host_append: str = "", limit: float = LIMIT, devices: int = 1, **settings) -> Guest:
         """A guest with `devices` passed-through NVMe controllers. Use as a context manager."""
         rundir = self.run_directory()
         config = self._config(rundir, settings)
