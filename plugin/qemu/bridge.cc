@@ -119,6 +119,7 @@ class UnitObserver final : public vtd::InvalidationObserver {
         }
     }
     void batch_end() override { manager_.batch_end(); }
+    [[nodiscard]] bool caught_up() const override { return manager_.caught_up(); }
 
   private:
     static UmbraScope scope(UmbraScopeKind kind, DomainId domain = {}) {
@@ -148,8 +149,12 @@ vtd::UnitProperties from_c(const UmbraUnitProperties& properties) {
     };
 }
 
+// How long the shadow works at a time while the big lock is held.
+constexpr std::uint64_t kSliceNs = 10'000'000;
+
 shadow::Options from_c(const UmbraShadowOptions& options) {
     shadow::Options made;
+    made.slice_ns = kSliceNs;
     made.coalesce = options.coalesce;
     made.on_map_error =
         options.stop_on_map_error ? shadow::OnMapError::stop : shadow::OnMapError::report;
@@ -252,7 +257,7 @@ void umbra_unit_free(UmbraUnit* unit) noexcept {
 UmbraRamMap* umbra_unit_swap_ram_map(UmbraUnit* unit, UmbraRamMap* map) noexcept {
     UmbraRamMap* previous = unit->memory.swap(map);
     // Host memory that went away must not stay mapped for a device.
-    unit->manager.iotlb_global();
+    unit->manager.ram_changed();
     return previous;
 }
 
@@ -267,6 +272,17 @@ void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
 
 void umbra_unit_reset(UmbraUnit* unit) noexcept {
     unit->unit.reset();
+}
+
+bool umbra_unit_has_work(const UmbraUnit* unit) noexcept {
+    return !unit->manager.caught_up();
+}
+
+bool umbra_unit_work(UmbraUnit* unit) noexcept {
+    if (unit->manager.run(kSliceNs)) {
+        unit->unit.resume();
+    }
+    return umbra_unit_has_work(unit);
 }
 
 UmbraTranslation umbra_unit_translate(UmbraUnit* unit, uint16_t source, uint64_t iova,

@@ -138,6 +138,13 @@ void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
                            unsigned size) UMBRA_NOEXCEPT; /* [BQL] */
 void umbra_unit_reset(UmbraUnit* unit) UMBRA_NOEXCEPT;    /* [BQL] */
 
+/* A write to a register can leave work over, if the guest's invalidations changed so much that one
+ * call would hold the lock for long: then the guest's wait descriptor completes later. Whoever wrote
+ * the register sees to it that umbra_unit_work() is called, which does some more and says whether
+ * there is still some left, with the lock let go in between. [BQL] */
+bool umbra_unit_has_work(const UmbraUnit* unit) UMBRA_NOEXCEPT;
+bool umbra_unit_work(UmbraUnit* unit) UMBRA_NOEXCEPT;
+
 enum { UMBRA_ACCESS_NONE = 0, UMBRA_ACCESS_READ = 1, UMBRA_ACCESS_WRITE = 2 };
 
 typedef struct UmbraTranslation {

@@ -23,6 +23,7 @@
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "qemu/error-report.h"
+#include "qemu/timer.h"
 #include "qobject/qjson.h"
 #include "qobject/qobject.h"
 #include "system/kvm.h"
@@ -63,6 +64,7 @@ struct UmbraViommu {
     UmbraDeviceSpace* ioapic_space;
     DeviceListener device_listener;
     Notifier machine_done;
+    QEMUTimer* work;
     UmbraSavedState saved; /* only while state is saved or loaded */
 };
 
@@ -121,6 +123,25 @@ void umbra_viommu_print_help(FILE* out) {
         "  qom-get /machine/peripheral/ID verify            guest tables beside host mappings\n");
 }
 
+/* ---- Work that takes long ---- */
+
+/* A timer and no bottom half: the main loop has to sleep in between, or no other thread would get
+ * the lock. */
+enum { WORK_PAUSE_MS = 1 };
+
+static void schedule_work(UmbraViommu* self) {
+    if (umbra_unit_has_work(self->unit)) {
+        timer_mod(self->work, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WORK_PAUSE_MS);
+    }
+}
+
+static void do_work(void* opaque) {
+    UmbraViommu* self = opaque;
+
+    umbra_unit_work(self->unit);
+    schedule_work(self);
+}
+
 /* ---- Registers ---- */
 
 static uint64_t registers_read(void* opaque, hwaddr offset, unsigned size) {
@@ -133,6 +154,7 @@ static void registers_write(void* opaque, hwaddr offset, uint64_t value, unsigne
     UmbraViommu* self = opaque;
 
     umbra_unit_mmio_write(self->unit, (uint32_t)offset, value, size);
+    schedule_work(self);
 }
 
 static const MemoryRegionOps registers_ops = {
@@ -544,6 +566,7 @@ static void unit_realize(DeviceState* device, Error** errp) {
     }
 
     self->unit = umbra_unit_new(&properties, &options, &platform);
+    self->work = timer_new_ms(QEMU_CLOCK_REALTIME, do_work, self);
     umbra_ram_listener_start(&self->ram, self->unit);
 
     memory_region_init_io(&self->registers, OBJECT(self), &registers_ops, self, TYPE_UMBRA_VIOMMU,
@@ -573,6 +596,9 @@ static void reset_exit(Object* object, ResetType type) {
 static int pre_save(void* opaque) {
     UmbraViommu* self = opaque;
 
+    while (umbra_unit_has_work(self->unit)) {
+        umbra_unit_work(self->unit);
+    }
     umbra_unit_save(self->unit, &self->saved);
     return 0;
 }

@@ -16,8 +16,8 @@
 // Threading: one thread at a time.
 #pragma once
 
-#include <compare>
 #include <cstdint>
+#include <tuple>
 #include <vector>
 
 #include "plugin/shadow/clock.h"
@@ -40,7 +40,11 @@ struct DomainKey {
     Gpa root;
     unsigned levels = 0;
 
-    friend std::strong_ordering operator<=>(const DomainKey&, const DomainKey&) = default;
+    friend bool operator==(const DomainKey&, const DomainKey&) = default;
+    // By domain first.
+    friend bool operator<(const DomainKey& a, const DomainKey& b) {
+        return std::tie(a.domain, a.root, a.levels) < std::tie(b.domain, b.root, b.levels);
+    }
 };
 
 // What all domains of a unit have in common. Everything outlives them.

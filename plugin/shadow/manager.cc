@@ -364,9 +364,10 @@ class Manager::Implementation {
 
     template <class Visit>
     void each_space_of(DomainId domain, Visit&& visit) {
-        for (auto at = spaces_.lower_bound({domain, Gpa(0), 0});
-             at != spaces_.end() && at->first.domain == domain; ++at) {
+        auto at = spaces_.lower_bound({domain, Gpa(0), 0});
+        while (at != spaces_.end() && at->first.domain == domain) {
             visit(*at->second);
+            ++at;
         }
     }
 
