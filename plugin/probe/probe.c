@@ -53,6 +53,7 @@ struct UmbraProbe {
     uint64_t doorbell_ns;
     uint64_t doorbell_ns_min;
     uint64_t doorbell_ns_max;
+    uint64_t doorbell_start;
 
     struct UmbraProbeListener listener;
     uint64_t live_read_count;
@@ -165,6 +166,7 @@ static void ring_doorbell(UmbraProbe* probe, uint64_t count) {
     probe->doorbell_ns = 0;
     probe->doorbell_ns_min = 0;
     probe->doorbell_ns_max = 0;
+    probe->doorbell_start = (uint64_t)get_clock();
     if (probe->doorbell_width != 4 && probe->doorbell_width != 8) {
         return;
     }
@@ -316,6 +318,8 @@ static uint64_t read_register(UmbraProbe* probe, hwaddr offset) {
             return probe->doorbell_ns_min;
         case UMBRA_PROBE_DOORBELL_NS_MAX:
             return probe->doorbell_ns_max;
+        case UMBRA_PROBE_DOORBELL_START:
+            return probe->doorbell_start;
         default:
             return 0;
     }

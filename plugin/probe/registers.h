@@ -151,6 +151,9 @@ enum {
     UMBRA_PROBE_DOORBELL_NS = 0x248,
     UMBRA_PROBE_DOORBELL_NS_MIN = 0x250,
     UMBRA_PROBE_DOORBELL_NS_MAX = 0x258,
+    /* RO. The clock at the first write of the last RING: what a write set off may go on after it,
+     * and end when the program sees it end. */
+    UMBRA_PROBE_DOORBELL_START = 0x260,
 };
 
 #endif /* UMBRA_PLUGIN_PROBE_REGISTERS_H */

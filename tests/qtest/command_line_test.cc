@@ -63,6 +63,27 @@ TEST_F(CommandLine, ExtendedInterruptModeWithoutRemapping) {
     expect_refused(run_refused(options), {"eim", "intremap"});
 }
 
+// The accelerator of these machines takes no kernel-irqchip; the contradiction is told
+// nevertheless.
+TEST_F(CommandLine, RemappingWithTheWholeInterruptControllerInKvm) {
+    MachineOptions options = umbra_with("");
+    options.machine = "q35,kernel-irqchip=on";
+    expect_refused(run_refused(options), {"intremap=on", "kernel-irqchip=on", "split"});
+}
+
+TEST_F(CommandLine, KernelIrqchipThatDoesNotContradict) {
+    MachineOptions options = umbra_with("");
+    for (const char* choice : {"split", "off"}) {
+        options.machine = std::string("q35,kernel-irqchip=") + choice;
+        QtestMachine machine(options);
+        EXPECT_NO_THROW(machine.qmp_ok(R"({"execute": "query-status"})")) << choice;
+    }
+    options.machine = "q35,kernel-irqchip=on";
+    options.interrupt_remapping = false;
+    QtestMachine machine(options);
+    EXPECT_NO_THROW(machine.qmp_ok(R"({"execute": "query-status"})"));
+}
+
 TEST_F(CommandLine, UnknownProperty) {
     expect_refused(run_refused(umbra_with(",nonsense=1")), {"nonsense"});
 }
@@ -78,10 +99,10 @@ TEST_F(CommandLine, HelpListsEveryProperty) {
         run_refused({"-M", "q35", "-plugin", "file=" + Environment::get().plugin + ",help=on"});
     ASSERT_TRUE(help.status.has_value());
     EXPECT_EQ(*help.status, 0) << help.output;
-    for (const char* property :
-         {"caching-mode", "aw-bits", "intremap", "eim", "pt", "device-iotlb", "snoop-control"}) {
-        EXPECT_NE(help.output.find(property), std::string::npos) << "no " << property << " in:\n"
-                                                                 << help.output;
+    for (const char* words : {"caching-mode", "aw-bits", "intremap", "eim", "pt", "device-iotlb",
+                              "snoop-control", "file=./umbra.so"}) {
+        EXPECT_NE(help.output.find(words), std::string::npos) << "no " << words << " in:\n"
+                                                              << help.output;
     }
 }
 

@@ -2,13 +2,16 @@
 #include "tests/qtest/model_driver.h"
 
 #include <algorithm>
+#include <chrono>
 #include <stdexcept>
+#include <thread>
 
 namespace umbra::qtest {
 
 namespace {
 
 constexpr Gpa kTablesBase{16u << 20};
+constexpr std::chrono::seconds kCompletionLimit{60};
 
 Gpa tables_last(const QtestMachine& machine) {
     const std::uint64_t quarter = (std::uint64_t{machine.options().memory_mib} << 20) / 4;
@@ -148,7 +151,19 @@ bool ModelDriver::submit(std::span<const Descriptor> descriptors) {
     const std::uint32_t expected = ++sequence_;
     enqueue(Descriptor::wait_status(status_, expected));
     ring();
-    return static_cast<std::uint32_t>(machine_.load64(status_)) == expected;
+    const auto deadline = std::chrono::steady_clock::now() + kCompletionLimit;
+    for (;;) {
+        if (static_cast<std::uint32_t>(machine_.load64(status_)) == expected) {
+            return true;
+        }
+        if ((read32(vtd::kFaultStatus) & vtd::kQueueError) != 0) {
+            return false;
+        }
+        if (std::chrono::steady_clock::now() >= deadline) {
+            throw TransportError("the invalidation queue neither completed nor stopped");
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
 }
 
 std::vector<Fault> ModelDriver::take_faults() {

@@ -97,8 +97,9 @@ class ModelDriver {
     void enqueue(const Descriptor& descriptor);
     // Writes the tail register.
     void ring();
-    // enqueue, a wait descriptor, ring. False if the wait's status did not appear: the queue
-    // stopped with an error.
+    // enqueue, a wait descriptor, ring, and wait for its status, which may come after the tail
+    // register's write has returned. False if the queue stopped with an error; TransportError if
+    // neither happens in 60 s.
     [[nodiscard]] bool submit(std::span<const Descriptor> descriptors);
     [[nodiscard]] bool submit(const Descriptor& descriptor) { return submit({&descriptor, 1}); }
 

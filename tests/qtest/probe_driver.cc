@@ -199,6 +199,7 @@ DoorbellTimes ProbeDriver::ring_doorbell(std::uint64_t address, unsigned width, 
     times.total_ns = get(UMBRA_PROBE_DOORBELL_NS);
     times.min_ns = get(UMBRA_PROBE_DOORBELL_NS_MIN);
     times.max_ns = get(UMBRA_PROBE_DOORBELL_NS_MAX);
+    times.start_ns = get(UMBRA_PROBE_DOORBELL_START);
     times.samples.resize(
         std::min<std::uint64_t>(count, UMBRA_PROBE_WINDOW_SIZE / sizeof(std::uint64_t)));
     machine_.read_bytes(bar_ + UMBRA_PROBE_WINDOW,

@@ -37,6 +37,7 @@ struct DoorbellTimes {
     std::uint64_t total_ns = 0;
     std::uint64_t min_ns = 0;
     std::uint64_t max_ns = 0;
+    std::uint64_t start_ns = 0;          // CLOCK_MONOTONIC at the first write
     std::vector<std::uint64_t> samples;  // of the first 512 writes
 };
 

@@ -84,6 +84,8 @@ const std::vector<Operation>& operations() {
         {"map-all-dsi", 1, false, true, [](Subject& s, unsigned n) { return s.map_all(n); }},
         {"unmap-all-dsi", 1, false, true, [](Subject& s, unsigned n) { return s.unmap_all(n); }},
         {"map-1-psi", 3, true, false, [](Subject& s, unsigned n) { return s.map_pages(1, n); }},
+        {"map-1-psi-adjacent", 3, false, false,
+         [](Subject& s, unsigned n) { return s.map_adjacent(n); }},
         {"unmap-1-psi", 3, true, false, [](Subject& s, unsigned n) { return s.unmap_pages(1, n); }},
         {"map-8-psi", 3, false, false, [](Subject& s, unsigned n) { return s.map_pages(8, n); }},
         {"unmap-8-psi", 3, false, false,

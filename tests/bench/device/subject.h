@@ -50,9 +50,12 @@ class Subject {
     [[nodiscard]] Measurement map_all(unsigned repetitions);
     [[nodiscard]] Measurement unmap_all(unsigned repetitions);
     // `count` new pages beside those that are mapped, and a PSI for them; time of one such step
-    // out of a batch of up to 128 in one doorbell. `count` is a power of two up to 512.
+    // out of a batch of up to 128 in one doorbell, no two of them side by side. `count` is a power
+    // of two up to 512.
     [[nodiscard]] Measurement map_pages(std::size_t count, unsigned repetitions);
     [[nodiscard]] Measurement unmap_pages(std::size_t count, unsigned repetitions);
+    // One page as map_pages(1) does, but each beside the one before.
+    [[nodiscard]] Measurement map_adjacent(unsigned repetitions);
     // One 2 MiB leaf and a PSI for it, likewise.
     [[nodiscard]] Measurement map_large(unsigned repetitions);
     [[nodiscard]] Measurement unmap_large(unsigned repetitions);
@@ -77,7 +80,7 @@ class Subject {
     [[nodiscard]] Gpa target(std::size_t page) const;
     void write_pages();
     void clear_pages();
-    // Enqueues a wait behind what is in the queue, rings, and returns the ns that it took.
+    // Enqueues a wait behind what is in the queue, rings, and returns the ns until its status.
     double ring();
     [[nodiscard]] Traffic traffic();
     void clear_traffic();
@@ -88,7 +91,7 @@ class Subject {
     [[nodiscard]] Measurement unchanged(const qtest::Descriptor& descriptor, unsigned repetitions);
     // Batches of one kind of change, timed when `timing_maps` says so.
     [[nodiscard]] Measurement batches(qtest::Leaf leaf, std::size_t count, bool timing_maps,
-                                      unsigned repetitions);
+                                      unsigned repetitions, bool adjacent = false);
 
     Configuration configuration_;
     qtest::QtestMachine machine_;
