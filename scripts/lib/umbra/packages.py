@@ -17,6 +17,8 @@ IMAGES = ("build-essential", "busybox-static", "binutils", "zstd")
 FIO = ("build-essential", "dpkg-dev", "libaio-dev", "zlib1g-dev", "xz-utils")
 FIRMWARE = ("seabios", "qemu-system-data")
 PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libbenchmark-dev")
+# cpio reads an archive that ours wrote; clang has the fuzzer.
+TESTS = (*PLUGIN, "cpio", "clang", "libclang-rt-dev")
 
 
 def missing(names: Iterable[str]) -> list[str]:

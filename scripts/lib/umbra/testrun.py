@@ -24,7 +24,7 @@ _JOINED = TREE / "build" / "test-all"
 
 def _build(labels: list[str], options: BuildOptions) -> list[Path]:
     """Builds for the labels; returns the folders with tests in them."""
-    packages.ensure(packages.PLUGIN, options.offline)
+    packages.ensure(packages.TESTS, options.offline)
     emulator = None
     needs_qemu = not set(labels) <= _WITHOUT_QEMU
     if not needs_qemu:
@@ -68,7 +68,7 @@ def main() -> int:
     parser = command.Parser(
         prog="test", description="Builds whatever is missing and runs the tests. Ends with CTest's summary.",
         epilog="unit:  the engine and the scripts, without QEMU\n"
-               "fuzz:  libFuzzer targets, a minute each; needs clang++, and is left out without it\n"
+               "fuzz:  libFuzzer targets, a minute each\n"
                "qtest: the device in a real QEMU, without a guest\n"
                "guest: Linux in VMs\n"
                "Exit codes: 0 all passed, 1 a test failed, 2 usage, 4 something could not be built.\n"
