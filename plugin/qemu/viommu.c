@@ -18,6 +18,7 @@
 #include "plugin/qemu/device_space.h"
 #include "plugin/qemu/dmar_table.h"
 #include "plugin/qemu/interrupts.h"
+#include "plugin/qemu/irqchip_option.h"
 #include "plugin/qemu/ram_listener.h"
 #include "plugin/qemu/shadow_port.h"
 #include "qapi/error.h"
@@ -106,7 +107,7 @@ static const PropertyHelp property_help[] = {
 void umbra_viommu_print_help(FILE* out) {
     fprintf(out,
             "Umbra: a virtual Intel VT-d unit\n\n"
-            "  -M q35 -plugin file=umbra.so -device " TYPE_UMBRA_VIOMMU
+            "  -M q35 -plugin file=./umbra.so -device " TYPE_UMBRA_VIOMMU
             "[,property=value...]\n\n"
             "Name it before the devices that are to be behind it. Properties:\n\n");
     for (size_t i = 0; i < ARRAY_SIZE(property_help); i++) {
@@ -369,6 +370,13 @@ static int int_remap(X86IOMMUState* iommu, MSIMessage* message, MSIMessage* rema
 
 /* ---- Life ---- */
 
+/* Without KVM the option has no effect, but it contradicts intremap=on all the same: with KVM the
+ * same command line would not start. */
+static bool whole_kernel_irqchip(void) {
+    return kvm_enabled() ? kvm_irqchip_in_kernel() && !kvm_irqchip_is_split()
+                         : umbra_whole_kernel_irqchip_wanted();
+}
+
 /* What QEMU's x86-iommu would refuse in fewer words, or not at all. */
 static bool check_machine(UmbraViommu* self, Error** errp) {
     const X86IOMMUState* iommu = X86_IOMMU_DEVICE(self);
@@ -378,12 +386,11 @@ static bool check_machine(UmbraViommu* self, Error** errp) {
         error_setg(errp, TYPE_UMBRA_VIOMMU " needs the q35 machine: start QEMU with -M q35");
         return false;
     }
-    if (iommu->intr_supported == ON_OFF_AUTO_ON && kvm_irqchip_in_kernel() &&
-        !kvm_irqchip_is_split()) {
+    if (iommu->intr_supported == ON_OFF_AUTO_ON && whole_kernel_irqchip()) {
         error_setg(errp,
-                   "intremap=on cannot work while KVM has the whole interrupt controller: "
-                   "start QEMU with -M q35,kernel-irqchip=split, or " TYPE_UMBRA_VIOMMU
-                   " with intremap=off");
+                   "intremap=on cannot work with kernel-irqchip=on, which gives KVM the whole "
+                   "interrupt controller: start QEMU with -M q35,kernel-irqchip=split, "
+                   "or " TYPE_UMBRA_VIOMMU " with intremap=off");
         return false;
     }
     /* It chose its view of memory when it was made, and that is not the unit's. */
