@@ -160,6 +160,8 @@ run_limited() {
 	while [ ! -e "$run_base.exit" ] && kill -0 "$run_watch" 2>/dev/null; do
 		wait -n
 	done
+	# The process first: after a short command it may not lead a group yet.
+	kill -KILL "$run_watch" 2>/dev/null
 	kill -KILL -- "-$run_watch" 2>/dev/null
 	wait "$run_watch" 2>/dev/null
 	RUN_EXIT='' RUN_SECONDS=$(seconds_since "$run_start")
