@@ -261,7 +261,7 @@ class HoldModule(AgentCase):
                 result = self.guest.command(f"exec echo {value} >{self.files}/{name}")
                 self.assertEqual(result.status, 1)
                 self.assertIn("Invalid argument", result.data["stderr"])
-                self.assertIn(reason, self.shell("dmesg | tail -n 1"))
+                self.assertIn(reason, self.shell("dmesg | grep umbra_dma_hold | tail -n 1"))
 
     def test_parameters_of_held_pages_are_fixed(self):
         self.write(pages_mapped=8, hold=1)

@@ -51,11 +51,13 @@ static int allocate_run(struct held_pages *held, u64 wanted)
 static void shuffle(struct page **pages, u64 count)
 {
 	struct rnd_state random;
-	u64 i;
+	u64 i, other;
 
 	prandom_seed_state(&random, SHUFFLE_SEED);
-	for (i = count; i > 1; i--)
-		swap(pages[i - 1], pages[prandom_u32_state(&random) % i]);
+	for (i = count; i > 1; i--) {
+		other = prandom_u32_state(&random) % i;
+		swap(pages[i - 1], pages[other]);
+	}
 }
 
 static int allocate_memory(struct hold_device *hold)

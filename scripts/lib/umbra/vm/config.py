@@ -68,6 +68,10 @@ class GuestConfig:
         if self.nested:
             # Under emulation the TSC-deadline timer loses interrupts, and the guest hangs.
             words.append("lapic=notscdeadline")
+        if not self.kvm:
+            # Linux panics if the timer does not tick in time at boot, as on a busy machine's emulator. On KVM it
+            # does without that check by itself.
+            words.append("no_timer_check")
         return " ".join(words + ([self.append] if self.append else []))
 
     def files(self) -> dict[str, Path]:
