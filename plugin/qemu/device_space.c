@@ -108,6 +108,11 @@ static IOMMUTLBEntry region_translate(IOMMUMemoryRegion* region, hwaddr iova,
 QEMU_BUILD_BUG_ON((int)UMBRA_ACCESS_READ != (int)IOMMU_RO ||
                   (int)UMBRA_ACCESS_WRITE != (int)IOMMU_WO);
 
+/* vhost, say. Who hears of maps as well is served by the shadow. */
+static bool hears_unmaps_only(IOMMUNotifierFlag flags) {
+    return (flags & IOMMU_NOTIFIER_IOTLB_EVENTS) == IOMMU_NOTIFIER_UNMAP;
+}
+
 static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFlag old_flags,
                                       IOMMUNotifierFlag new_flags, Error** errp) {
     UmbraDeviceSpace* space = container_of(region, UmbraDeviceSpace, translated);
@@ -127,8 +132,7 @@ static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFl
                    PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
         return -ENOTSUP;
     }
-    space->context->listeners +=
-        (new_flags != IOMMU_NOTIFIER_NONE) - (old_flags != IOMMU_NOTIFIER_NONE);
+    space->context->unmap_listeners += hears_unmaps_only(new_flags) - hears_unmaps_only(old_flags);
     space->notifier_flags = new_flags;
     umbra_shadow_port_listeners_changed(space, new_flags & IOMMU_NOTIFIER_MAP);
     return 0;

@@ -44,7 +44,7 @@ typedef struct UmbraSpaceContext {
     unsigned address_width; /* of IOVAs, in bits */
     bool caching_mode;
     bool device_iotlb;
-    unsigned listeners; /* spaces that somebody listens to */
+    unsigned unmap_listeners; /* spaces with somebody who hears of unmaps only */
     /* All of guest memory, and the interrupt window for devices that need no source-id. */
     MemoryRegion identity;
     MemoryRegion identity_memory;

@@ -308,12 +308,12 @@ static void platform_iotlb_changed(void* opaque, const UmbraScope* scope) {
     UmbraDeviceSpace* space;
 
     /* The common case, and the one in which a guest invalidates often. */
-    if (self->space_context.listeners == 0) {
+    if (self->space_context.unmap_listeners == 0) {
         return;
     }
     g_hash_table_iter_init(&iterator, self->spaces);
     while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
-        if ((space->notifier_flags & IOMMU_NOTIFIER_UNMAP) &&
+        if ((space->notifier_flags & IOMMU_NOTIFIER_UNMAP) && space->shadow == NULL &&
             scope_has_domain(self, scope, space)) {
             umbra_device_space_notify_unmap(space, IOMMU_NOTIFIER_UNMAP, scope->first, last);
         }
