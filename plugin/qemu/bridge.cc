@@ -149,12 +149,11 @@ vtd::UnitProperties from_c(const UmbraUnitProperties& properties) {
     };
 }
 
-// How long the shadow works at a time while the big lock is held.
+// How long one call of umbra_unit_work() works at a time.
 constexpr std::uint64_t kSliceNs = 10'000'000;
 
 shadow::Options from_c(const UmbraShadowOptions& options) {
     shadow::Options made;
-    made.slice_ns = kSliceNs;
     made.coalesce = options.coalesce;
     made.on_map_error =
         options.stop_on_map_error ? shadow::OnMapError::stop : shadow::OnMapError::report;
