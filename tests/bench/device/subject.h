@@ -98,8 +98,8 @@ class Subject {
     qtest::ModelDriver driver_;
     std::vector<qtest::ProbeDriver> probes_;
     std::vector<Domain> domains_;
-    std::vector<std::uint32_t> order_;  // of target pages, for Layout::fragmented
-    std::uint32_t sequence_ = 0;
+    std::vector<std::uint32_t> order_;      // of target pages, for Layout::fragmented
+    std::uint32_t sequence_ = 0x8000'0000;  // of waits; away from the driver's own
 };
 
 }  // namespace umbra::bench
