@@ -16,7 +16,7 @@ class Passthrough:
     IOMMUFD = False
 
     def test_policies(self):
-        with self.on_testbed(viommu=self.VIOMMU, iommufd=self.IOMMUFD, cpus=2) as guest:
+        with self.on_testbed(viommu=self.VIOMMU, iommufd=self.IOMMUFD) as guest:
             guest.wait_ready()
             counter = Counter(guest)
             counts = {}

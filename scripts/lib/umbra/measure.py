@@ -108,7 +108,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="repeatable (default stock)")
     parser.add_argument("--workload", action="append", metavar="GLOB",
                         help="only workloads whose name matches (repeatable; --list names them)")
-    parser.add_argument("--smp", type=int, default=2, metavar="N", help="guest CPUs (default 2)")
+    parser.add_argument("--smp", type=int, default=1, metavar="N",
+                        help="guest CPUs (default 1; with 2, a nested guest under emulation can stall)")
     parser.add_argument("--repeat", type=int, default=1, metavar="N",
                         help="boot each cell N times; the table shows medians and the spread")
     parser.add_argument("--out", type=Path, help="folder (default: time-stamped, below build/measure)")
