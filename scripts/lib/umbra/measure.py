@@ -35,8 +35,8 @@ ENTRY_LIMIT = 1048576
 
 EPILOG = """\
 examples:
-  scripts/measure --quick                          one workload, both policies, under 3 minutes
-  scripts/measure                                  everything, under 15 minutes
+  scripts/measure --quick                          one workload, both policies
+  scripts/measure                                  everything, some 2 minutes a cell
   scripts/measure --viommu qemu-intel --backend type1 --workload 'hold-*' --repeat 3
   scripts/measure --report build/measure/DIR/result.json --markdown
 
