@@ -93,7 +93,7 @@ class Options(unittest.TestCase):
 
     def test_bzimage_magic(self):
         with tempfile.NamedTemporaryFile() as image:
-            image.write(b"\0" * 0x202 + b"HdrS")
+            image.write(b"\0" * 0x1FE + b"\x55\xaa\0\0HdrS")
             image.flush()
             run_vm.check_bzimage(Path(image.name))
             image.truncate(0x204)

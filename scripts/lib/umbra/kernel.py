@@ -83,7 +83,8 @@ def check_bzimage(path: Path) -> None:
         raise UserError(ExitCode.USAGE, f"The kernel {path} cannot be read: {error.strerror}.") from None
     # Linux: Documentation/arch/x86/boot.rst, fields boot_flag and header
     if head[0x1FE:0x200] != b"\x55\xaa" or head[0x202:0x206] != b"HdrS":
-        raise UserError(ExitCode.USAGE, f"{path} is no x86 kernel image (bzImage).")
+        raise UserError(ExitCode.USAGE, f"{path} is no x86 kernel image (bzImage).",
+                        "Give arch/x86/boot/bzImage of a kernel build.")
 
 
 def fragment_path(name: str) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from umbra import command, products
 from umbra.errors import ExitCode, UserError
+from umbra.kernel import check_bzimage
 from umbra.vm import vfio
 from umbra.vm.config import VIOMMUS, GuestConfig, kvm_runs_guests
 from umbra.vm.guest import AgentResult, Guest, fresh_directory
@@ -98,15 +99,6 @@ def check(options: argparse.Namespace) -> None:
             raise UserError(ExitCode.USAGE, f"{option} {path}: no such file.")
     if options.kernel is not None:
         check_bzimage(options.kernel)
-
-
-def check_bzimage(path: Path) -> None:
-    """The boot protocol's magic "HdrS" at 0x202 (Linux: Documentation/arch/x86/boot.rst)."""
-    with open(path, "rb") as image:
-        image.seek(0x202)
-        if image.read(4) != b"HdrS":
-            raise UserError(ExitCode.USAGE, f"{path} is no bzImage.",
-                            "Give arch/x86/boot/bzImage of a kernel build.")
 
 
 def bytes_of(size: str) -> int:
