@@ -134,8 +134,8 @@ class BootsOneCpu(Boots, LinuxCase):
     CPUS = 1
 
 
-class BootsTwoCpus(Boots, LinuxCase):
-    CPUS = 2
+class BootsFourCpus(Boots, LinuxCase):
+    CPUS = 4
 
 
 class Probe:

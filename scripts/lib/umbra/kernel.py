@@ -165,8 +165,11 @@ def ensure(options: KernelOptions) -> KernelProduct:
 
 
 def _local_version(options: KernelOptions) -> str:
-    """Suffix of the release (`uname -r`), so that a patched kernel is told from a stock one."""
-    return "-umbra" if options.patches else ""
+    """Suffix of the release (`uname -r`). It tells a patched kernel from a stock one, and one configuration from another:
+    the release is what a kernel compares before it takes a module, and a module of another configuration hangs it."""
+    inputs = _product_inputs(options)
+    inputs.pop("module", None)
+    return f"{'-umbra' if options.patches else ''}-{cache.key_of(**inputs)[:8]}"
 
 
 def _obtain_source(options: KernelOptions, log: Path) -> tuple[str, Path]:
