@@ -7,6 +7,7 @@ import time
 import unittest
 
 from umbra.vm.ports import Port
+from umbra.vm.viommu import Viommu
 
 from network_peer import GUEST, STATION, NetworkPeer
 from vm_case import LIMIT, VmCase
@@ -38,7 +39,7 @@ class LinuxCase(VmCase):
 
     @staticmethod
     def statistics(guest) -> dict:
-        return guest.qmp.execute("qom-get", path="/machine/peripheral/viommu", property="statistics")
+        return Viommu(guest.qmp).statistics()
 
 
 class Boots:

@@ -4,6 +4,7 @@
 import unittest
 
 from umbra.vm.counts import Counter
+from umbra.vm.viommu import Viommu
 
 from vm_case import VmCase
 
@@ -58,7 +59,7 @@ class Umbra(Passthrough):
         # Many unmaps of a drain are few host calls.
         self.assertLess(counts["fq-domain"].shadow["host_unmap_calls"],
                         counts["strict"].shadow["host_unmap_calls"])
-        verification = guest.qmp.execute("qom-get", path="/machine/peripheral/viommu", property="verify")
+        verification = Viommu(guest.qmp).verify()
         self.assertTrue(verification["clean"], verification)
         self.assertTrue(verification["complete"])
         self.assertGreater(verification["pages-checked"], 0)
@@ -89,10 +90,7 @@ class EntryLimit(VmCase):
     def test_umbra_tells_the_operator_and_heals(self):
         with self.on_testbed(viommu="umbra", host_append=self.LIMIT_OF_HOST) as guest:
             guest.wait_ready()
-
-            def shadow() -> dict:
-                return guest.qmp.execute("qom-get", path="/machine/peripheral/viommu",
-                                         property="statistics")["shadow"]
+            shadow = Viommu(guest.qmp).shadow
             during = {}
             self.do(guest, "workload hold pages_mapped=4096 operations=64 barrier=yes",
                     {"measured": lambda: during.update(shadow())})

@@ -13,7 +13,8 @@ from pathlib import Path
 from umbra import products
 from umbra.vm.config import GuestConfig, kvm_runs_guests
 from umbra.vm.guest import AgentResult, Guest, fresh_directory
-from umbra.vm.host import LocalHost, TestbedHost, TestbedOptions
+from umbra.vm.host import LocalHost, TestbedHost
+from umbra.vm.testbed import Testbed
 
 OFFLINE = products.BuildOptions(offline=True)
 SCRIPTS = products.TREE / "scripts"
@@ -43,11 +44,7 @@ class VmCase(unittest.TestCase):
         rundir = self.run_directory()
         config = self._config(rundir, settings)
         config.passthrough = list(TestbedHost.DEVICES[:devices])
-        images = products.ensure_images(OFFLINE)
-        host = TestbedHost(rundir, TestbedOptions(
-            products.ensure_qemu(OFFLINE).binary, products.ensure_kernel(OFFLINE).bzimage,
-            images.host_initrd, kvm_runs_guests(), host_append))
-        return Guest(host, config, limit)
+        return Guest(Testbed.ensure(OFFLINE).host(rundir, host_append), config, limit)
 
     def direct(self, limit: float = LIMIT, **settings) -> Guest:
         """A guest on this machine's QEMU, all of its devices emulated."""

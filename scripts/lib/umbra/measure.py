@@ -20,7 +20,8 @@ from umbra.errors import ExitCode, UserError
 from umbra.vm.config import GuestConfig, kvm_runs_guests
 from umbra.vm.counts import Counter, Counts
 from umbra.vm.guest import Guest, fresh_directory
-from umbra.vm.host import TestbedHost, TestbedOptions
+from umbra.vm.host import TestbedHost
+from umbra.vm.testbed import Testbed
 
 SCHEMA = 1
 VIOMMUS = ("umbra", "qemu-intel", "qemu-virtio")
@@ -174,11 +175,10 @@ class Session:
     def prepare(self) -> None:
         build = products.BuildOptions(offline=self._options.offline,
                                       update=self._options.update)
-        self._qemu = products.ensure_qemu(build)
-        self._kernels = {"stock": products.ensure_kernel(build)}
+        self._testbed = Testbed.ensure(build)
+        self._kernels = {"stock": self._testbed.kernel}
         if any(cell.kernel == "patched" for cell in self._cells):
             self._kernels["patched"] = products.ensure_kernel(build, patched=True)
-        self._images = products.ensure_images(build)
         self._plugin = None
         if any(cell.viommu == "umbra" for cell in self._cells):
             self._plugin = products.ensure_plugin(build)
@@ -192,7 +192,7 @@ class Session:
                        "runs": []}
 
     def _versions(self) -> dict:
-        versions = {"qemu": self._qemu.version, "umbra": products.tree_version()}
+        versions = {"qemu": self._testbed.qemu.version, "umbra": products.tree_version()}
         for name, kernel in self._kernels.items():
             versions[f"kernel_{name}"] = kernel.version
         return versions
@@ -216,11 +216,9 @@ class Session:
         rundir = fresh_directory(self.out / "logs" / f"{str(cell).replace(' ', '-')}-{repetition}")
         config = GuestConfig(
             viommu=cell.viommu, cpus=self._options.smp, iommufd=cell.backend == "iommufd",
-            kernel=kernel.bzimage, initrd=self._images.guest_initrd_for(kernel, rundir),
+            kernel=kernel.bzimage, initrd=self._testbed.images.guest_initrd_for(kernel, rundir),
             passthrough=[TestbedHost.DEVICES[0]], plugin=self._plugin, extra=["-D", "trace.log"])
-        host = TestbedHost(rundir, TestbedOptions(
-            self._qemu.binary, self._kernels["stock"].bzimage, self._images.host_initrd,
-            kvm_runs_guests(), f"vfio_iommu_type1.dma_entry_limit={ENTRY_LIMIT}"))
+        host = self._testbed.host(rundir, f"vfio_iommu_type1.dma_entry_limit={ENTRY_LIMIT}")
         with Guest(host, config, limit=900) as guest:
             guest.wait_ready()
             self._command(guest, f"policy {cell.policy}")

@@ -18,7 +18,8 @@ from umbra.kernel import check_bzimage
 from umbra.vm import vfio
 from umbra.vm.config import VIOMMUS, GuestConfig, kvm_runs_guests
 from umbra.vm.guest import AgentResult, Guest, fresh_directory
-from umbra.vm.host import (GuestHost, LocalHost, TestbedHost, TestbedOptions, machine_has_iommu)
+from umbra.vm.host import GuestHost, LocalHost, TestbedHost, machine_has_iommu
+from umbra.vm.testbed import Testbed
 
 POLICIES = ("strict", "fq-domain", "fq-single", "fq-range")
 DEFAULT_COMMANDS = ("device", "workload verify size=4m", "dmesg-check")
@@ -130,20 +131,15 @@ def plan(options: argparse.Namespace) -> tuple[GuestConfig, bool]:
 def build(options: argparse.Namespace, config: GuestConfig, testbed: bool, rundir: Path) -> GuestHost:
     """Builds what is missing and fills its places into the configuration."""
     build_options = products.BuildOptions(offline=options.offline, update=options.update)
-    qemu = products.ensure_qemu(build_options)
-    kernel = None
-    if options.kernel is None or testbed:
-        kernel = products.ensure_kernel(build_options)
-    images = products.ensure_images(build_options)
-    config.kernel = options.kernel or kernel.bzimage
-    config.initrd = options.initrd or images.guest_initrd_for(None if options.kernel else kernel,
-                                                              rundir)
+    built = Testbed.ensure(build_options)
+    config.kernel = options.kernel or built.kernel.bzimage
+    config.initrd = options.initrd or built.images.guest_initrd_for(None if options.kernel else built.kernel,
+                                                                    rundir)
     if config.viommu == "umbra":
         config.plugin = products.ensure_plugin(build_options)
     if testbed:
-        return TestbedHost(rundir, TestbedOptions(qemu.binary, kernel.bzimage, images.host_initrd,
-                                                  kvm_runs_guests(), options.host_append))
-    return LocalHost(rundir, qemu.binary)
+        return built.host(rundir, options.host_append)
+    return LocalHost(rundir, built.qemu.binary)
 
 
 def main(arguments: list[str]) -> int:

@@ -10,11 +10,10 @@ What cannot be counted is None, never 0.
 
 import dataclasses
 import re
-from pathlib import Path
 
 from umbra.vm.config import GuestConfig
 from umbra.vm.guest import Guest
-from umbra.vm.host import TestbedHost
+from umbra.vm.viommu import Viommu
 
 # Trace event of the guest's QEMU -> where it is counted, by vIOMMU.
 _INTEL_EVENTS = {
@@ -45,11 +44,6 @@ _UMBRA_KINDS = {
     "iotlb-global": "iotlb_global", "iotlb-domain": "iotlb_domain", "iotlb-page": "iotlb_page",
     "context-global": "context", "context-domain": "context", "context-device": "context",
 }
-_HOST_IOMMU_EVENTS = {
-    "vtd_inv_desc_iotlb_global": "iotlb_global",
-    "vtd_inv_desc_iotlb_domain": "iotlb_domain",
-    "vtd_inv_desc_iotlb_pages": "iotlb_page",
-}
 _TRACING = "/sys/kernel/tracing"
 
 
@@ -73,7 +67,7 @@ class Counter:
         self._own_before: dict = {}
         self._function, self._commands = _IOCTLS["iommufd" if config.iommufd else "type1"]
         self._log_offset = 0
-        self._host_log_offset = 0
+        self._host_iommu_before: dict = {}
         self._probed = self._make_probe()
 
     def _make_probe(self) -> bool:
@@ -90,7 +84,7 @@ class Counter:
             self._host.run(f"echo 'hist:keys=command.hex' > {_TRACING}/events/umbra/calls/trigger")
         # The log is never truncated: QEMU would go on at its old offset, behind a hole.
         self._log_offset = int(self._host.run("stat -c %s trace.log 2>/dev/null").stdout or 0)
-        self._host_log_offset = self._host_log_size()
+        self._host_iommu_before = self._host.iommu_invalidations()
         if self._own:
             self._own_before = self._own_counts()
 
@@ -109,8 +103,7 @@ class Counter:
 
     def _own_counts(self) -> dict:
         """Umbra's counters so far, from the device itself."""
-        statistics = self._guest.qmp.execute("qom-get", path="/machine/peripheral/viommu",
-                                             property="statistics")
+        statistics = Viommu(self._guest.qmp).statistics()
         counts = {field: 0 for field in _UMBRA_KINDS.values()}
         for path in statistics["invalidations"].values():
             for kind, field in _UMBRA_KINDS.items():
@@ -151,22 +144,7 @@ class Counter:
                 counts[name] += int(hits)
         return counts
 
-    def _host_log(self) -> Path | None:
-        return self._host.rundir / "host-iommu.log" if isinstance(self._host, TestbedHost) else None
-
-    def _host_log_size(self) -> int:
-        log = self._host_log()
-        return log.stat().st_size if log and log.exists() else 0
-
     def _count_host_iommu(self) -> dict:
-        log = self._host_log()
-        if log is None:
-            return {field: None for field in _HOST_IOMMU_EVENTS.values()}
-        totals = {field: 0 for field in _HOST_IOMMU_EVENTS.values()}
-        with open(log, "rb") as lines:
-            lines.seek(self._host_log_offset)
-            for line in lines:
-                name = line.split(b" ", 1)[0].decode("ascii", "replace")
-                if name in _HOST_IOMMU_EVENTS:
-                    totals[_HOST_IOMMU_EVENTS[name]] += 1
-        return totals
+        now = self._host.iommu_invalidations()
+        return {kind: None if count is None else count - self._host_iommu_before[kind]
+                for kind, count in now.items()}

@@ -6,7 +6,6 @@ agent, counting) is written once.
 """
 
 import abc
-import base64
 import dataclasses
 import shlex
 import shutil
@@ -17,8 +16,17 @@ from pathlib import Path
 from umbra.errors import ExitCode, UserError
 from umbra.vm import cpio
 from umbra.vm.config import CONFIGS, FIRMWARE, GuestConfig, arguments_of
+from umbra.vm.event_log import EventLog
+from umbra.vm.host_agent import HostAgent, decoded, encoded
 from umbra.vm.ports import Port, PortClosed, PortTimeout
 from umbra.vm.process import Child, tail
+
+# Trace event of an emulated IOMMU -> the kind of invalidation that it stands for.
+_IOMMU_EVENTS = {
+    "vtd_inv_desc_iotlb_global": "iotlb_global",
+    "vtd_inv_desc_iotlb_domain": "iotlb_domain",
+    "vtd_inv_desc_iotlb_pages": "iotlb_page",
+}
 
 
 @dataclasses.dataclass
@@ -52,7 +60,7 @@ class GuestHost(abc.ABC):
 
     @abc.abstractmethod
     def guest_exit_status(self) -> int | None:
-        """None while the guest's QEMU runs."""
+        """None unless the guest's QEMU is known to have ended."""
 
     @abc.abstractmethod
     def stop_guest(self) -> None:
@@ -61,6 +69,10 @@ class GuestHost(abc.ABC):
     @abc.abstractmethod
     def port(self, name: str, deadline: float) -> Port:
         """One of the guest's ports: `guest`, `console` or `qmp`."""
+
+    def iommu_invalidations(self) -> dict[str, int | None]:
+        """Invalidations of this host's own IOMMU so far, by kind; None for what cannot be counted here."""
+        return dict.fromkeys(_IOMMU_EVENTS.values())
 
     @abc.abstractmethod
     def close(self) -> None:
@@ -146,7 +158,8 @@ class TestbedHost(GuestHost):
         super().__init__(rundir)
         self._options = options
         self._child: Child | None = None
-        self._agent: Port | None = None
+        self._agent: HostAgent | None = None
+        self._iommu_log = EventLog(rundir / "host-iommu.log", _IOMMU_EVENTS)
         self._ports: dict[str, Port] = {}
         self._qemu_log = ""
         self.ready: dict = {}
@@ -177,11 +190,11 @@ class TestbedHost(GuestHost):
         try:
             # All ports are connected before the guest starts: a virtio-serial port without a peer
             # reads as end of file inside the testbed host.
-            self._agent = Port.connect(self.rundir / "host.sock", min(deadline, _after(20)))
+            self._agent = HostAgent(Port.connect(self.rundir / "host.sock", min(deadline, _after(20))))
             for name in ("guest", "console", "qmp"):
                 self._ports[name] = Port.connect(self.rundir / f"{name}.sock",
                                                  min(deadline, _after(20)))
-            self.ready = self._agent.read_object(min(deadline, _after(180)))
+            self.ready = self._agent.ready(min(deadline, _after(180)))
         except (PortTimeout, PortClosed):
             raise self._not_up() from None
         if not self.ready.get("kvm"):
@@ -216,15 +229,15 @@ class TestbedHost(GuestHost):
                             f"{done.stderr.strip() or 'no reason given'}.")
 
     def run(self, script: str, timeout: float = 60.0) -> Finished:
-        encoded = base64.b64encode(f"cd {self.WORKDIR}\n{script}".encode()).decode()
-        reply = self._ask(f"run {max(1, int(timeout))} {encoded}", timeout + 15)
+        script = encoded(f"cd {self.WORKDIR}\n{script}")
+        reply = self._ask(f"run {max(1, int(timeout))} {script}", timeout + 15)
         status = reply.get("exit_status")
         return Finished(124 if status is None else int(status),
-                        _decode(reply.get("stdout")), _decode(reply.get("stderr")))
+                        decoded(reply.get("stdout")), decoded(reply.get("stderr")))
 
     def start_guest(self, words: list[str]) -> None:
         script = f"cd {self.WORKDIR}\nexec {shlex.join(words)}"
-        reply = self._ask(f"spawn qemu {base64.b64encode(script.encode()).decode()}", 30)
+        reply = self._ask(f"spawn qemu {encoded(script)}", 30)
         if reply.get("status") != 0:
             raise UserError(ExitCode.ENVIRONMENT,
                             f"The testbed host did not start QEMU: {reply.get('error')}.")
@@ -233,14 +246,19 @@ class TestbedHost(GuestHost):
     def guest_exit_status(self) -> int | None:
         if self._child is None or self._child.exit_status() is not None:
             return -1
-        reply = self._ask("job qemu", 30)
-        return None if reply.get("running") else int(reply.get("exit_status") or 0)
+        try:
+            return self._agent.job_exit_status("qemu")
+        except PortClosed:
+            return None  # the host's QEMU is about to end
 
     def stop_guest(self) -> None:
         self._ask("kill qemu", 30)
 
     def port(self, name: str, deadline: float) -> Port:
         return self._ports[name]
+
+    def iommu_invalidations(self) -> dict[str, int | None]:
+        return self._iommu_log.totals()
 
     def close(self) -> None:
         if self._child:
@@ -260,13 +278,8 @@ class TestbedHost(GuestHost):
         return log.strip() or tail(self.rundir / "host-console.log")
 
     def _ask(self, line: str, timeout: float) -> dict:
-        deadline = _after(timeout)
         try:
-            self._agent.write(line.encode() + b"\n", deadline)
-            while True:
-                reply = self._agent.read_object(deadline)
-                if reply.get("event") == "result":
-                    return reply
+            return self._agent.ask(line, timeout)
         except (PortTimeout, PortClosed):
             raise UserError(ExitCode.TIME_LIMIT,
                             f"The testbed host stopped answering (command {line.split()[0]!r}). "
@@ -291,7 +304,3 @@ def machine_has_iommu() -> bool:
 
 def _after(seconds: float) -> float:
     return time.monotonic() + seconds
-
-
-def _decode(text) -> str:
-    return base64.b64decode(text or "").decode("utf-8", "replace")

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a running umbra-viommu says about itself over QMP. The only place that knows the shape of its answers."""
+
+from umbra.vm.qmp import Qmp
+
+_PATH = "/machine/peripheral/viommu"
+
+
+class Viommu:
+    def __init__(self, qmp: Qmp):
+        self._qmp = qmp
+
+    def statistics(self) -> dict:
+        return self._qmp.execute("qom-get", path=_PATH, property="statistics")
+
+    def shadow(self) -> dict:
+        """Counters of the unit's shadow: "map" and "unmap" (calls, failures, …), "live-mappings", "leaves", …"""
+        return self.statistics()["shadow"]
+
+    def domains(self) -> list[dict]:
+        """The guest domains that have a shadow: as `shadow`, and "domain" and "devices" (how many)."""
+        return self.shadow()["domains"]
+
+    def devices(self) -> dict[int, dict]:
+        """By source-id (bus, device and function as one number): "mode", "domain", and counters of host calls."""
+        return {device["source"]: device for device in self.shadow()["devices"]}
+
+    def verify(self) -> dict:
+        """The guest's tables beside what is mapped on the host: "clean", "complete", "errors", "differences", …"""
+        return self._qmp.execute("qom-get", path=_PATH, property="verify")
