@@ -2,7 +2,6 @@
 """Linux behind Umbra with emulated devices: boots, data, faults, reboots, hotplug."""
 
 import hashlib
-import re
 import time
 import unittest
 
