@@ -5,6 +5,7 @@
 
 #include "qapi/error.h"
 #include "qemu/rcu.h"
+#include "qemu/timer.h"
 
 /* An IOMMU region in the listened space, with the notifier that hangs on it. */
 struct UmbraProbeRegion {
@@ -248,4 +249,28 @@ uint64_t umbra_probe_listener_live_bytes(const struct UmbraProbeListener* listen
 size_t umbra_probe_listener_read(const struct UmbraProbeListener* listener, uint64_t from,
                                  struct UmbraMapping* into, size_t room) {
     return listener->model ? umbra_mapping_model_read(listener->model, from, into, room) : 0;
+}
+
+uint64_t umbra_probe_listener_rehearse(struct UmbraProbeListener* listener, uint64_t count) {
+    struct UmbraProbeRegion* region = QLIST_FIRST(&listener->regions);
+    const hwaddr page = 4096;
+    hwaddr pages;
+    int64_t start;
+
+    if (!region || listener->model || count == 0) {
+        return 0;
+    }
+    pages = MAX(1, (region->notifier.end - region->notifier.start) / page);
+    start = get_clock();
+    for (uint64_t i = 0; i < count; i++) {
+        const IOMMUTLBEvent event = {.type = IOMMU_NOTIFIER_MAP,
+                                     .entry = {.target_as = &address_space_memory,
+                                               .iova = region->notifier.start + i % pages * page,
+                                               .translated_addr = i * page,
+                                               .addr_mask = page - 1,
+                                               .perm = IOMMU_RW}};
+
+        memory_region_notify_iommu_one(&region->notifier, &event);
+    }
+    return (uint64_t)(get_clock() - start);
 }

@@ -63,4 +63,8 @@ uint64_t umbra_probe_listener_live_bytes(const struct UmbraProbeListener* listen
 size_t umbra_probe_listener_read(const struct UmbraProbeListener* listener, uint64_t from,
                                  struct UmbraMapping* into, size_t room);
 
+/* Sends `count` map notifications to the listener itself, and returns how many ns they took; 0, and
+ * nothing sent, unless it listens to an IOMMU region without rules. */
+uint64_t umbra_probe_listener_rehearse(struct UmbraProbeListener* listener, uint64_t count);
+
 #endif /* UMBRA_PLUGIN_PROBE_LISTENER_H */

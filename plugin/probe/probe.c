@@ -22,6 +22,7 @@
 
 #define DMA_LENGTH_MAX (64 * MiB)
 #define DOORBELL_COUNT_MAX 65536
+#define REHEARSE_COUNT_MAX 65536
 #define DOORBELL_BUDGET_NS (10 * NANOSECONDS_PER_SECOND)
 #define DOORBELL_SAMPLES (UMBRA_PROBE_WINDOW_SIZE / sizeof(uint64_t))
 
@@ -57,6 +58,7 @@ struct UmbraProbe {
 
     struct UmbraProbeListener listener;
     uint64_t live_read_count;
+    uint64_t rehearse_ns;
 
     bool listen_property;
     bool rules_property;
@@ -296,6 +298,8 @@ static uint64_t read_register(UmbraProbe* probe, hwaddr offset) {
             return listener->counters.live_peak;
         case UMBRA_PROBE_LIVE_READ_COUNT:
             return probe->live_read_count;
+        case UMBRA_PROBE_REHEARSE_NS:
+            return probe->rehearse_ns;
         case UMBRA_PROBE_CLOCK:
             return (uint64_t)get_clock();
         case UMBRA_PROBE_DOORBELL_ADDRESS:
@@ -365,6 +369,10 @@ static void run_command(UmbraProbe* probe, hwaddr offset, uint64_t value) {
             break;
         case UMBRA_PROBE_LIVE_READ:
             read_live(probe, value);
+            break;
+        case UMBRA_PROBE_REHEARSE:
+            probe->rehearse_ns =
+                umbra_probe_listener_rehearse(&probe->listener, MIN(value, REHEARSE_COUNT_MAX));
             break;
         case UMBRA_PROBE_DOORBELL_RING:
             ring_doorbell(probe, value);

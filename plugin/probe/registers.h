@@ -114,6 +114,13 @@ enum {
     UMBRA_PROBE_LIVE_READ = 0x198,
     /* RO. How many mappings the last LIVE_READ wrote; fewer than fit means that it was all. */
     UMBRA_PROBE_LIVE_READ_COUNT = 0x1a0,
+
+    /* WO. While listening without RULES: this many map notifications, at most 65,536, go through
+     * QEMU to this listener as a vIOMMU's do, and are counted like those. What they take is the
+     * part of a measured invalidation that is the listener's. */
+    UMBRA_PROBE_REHEARSE = 0x1a8,
+    /* RO. What the last REHEARSE took, ns; 0 if it sent none. */
+    UMBRA_PROBE_REHEARSE_NS = 0x1b0,
 };
 enum {
     UMBRA_PROBE_LISTEN_ON = 1,

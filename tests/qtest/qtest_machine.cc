@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <sstream>
 #include <system_error>
 
@@ -372,6 +373,17 @@ void QtestMachine::system_reset() {
 
 bool QtestMachine::runs() {
     return !child_->wait_exit(std::chrono::milliseconds(0));
+}
+
+std::uint64_t QtestMachine::anonymous_bytes() const {
+    constexpr std::string_view kField = "RssAnon:";
+    std::ifstream status("/proc/" + std::to_string(child_->pid()) + "/status");
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with(kField)) {
+            return std::stoull(line.substr(kField.size())) << 10;
+        }
+    }
+    throw TransportError("the kernel does not say how much memory QEMU has");
 }
 
 }  // namespace umbra::qtest

@@ -121,6 +121,8 @@ class QtestMachine {
 
     [[nodiscard]] std::string output() const { return child_->output(); }
     [[nodiscard]] bool runs();
+    // QEMU's memory that no file is behind, as the kernel counts it. Guest RAM is not in it.
+    [[nodiscard]] std::uint64_t anonymous_bytes() const;
 
   private:
     std::string command(std::string_view text);

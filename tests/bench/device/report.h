@@ -17,12 +17,16 @@ struct Side {
     std::string viommu;
     Summary time;      // ns for one operation
     double calls = 0;  // of all listeners, for one operation
+    double floor = 0;  // ns of the above that are not the invalidation's, see struct Floor
+    Memory memory;
 };
 
 struct Result {
-    std::string operation;
+    std::string name;  // of the case
     Configuration configuration;
     std::vector<Side> sides;  // the peer first
+    // The peer's time by Umbra's, a sample for each turn; no samples if one was left out.
+    Summary ratio;
     // memcmp of the mapped leaf tables in the same run; no samples where it says nothing.
     Summary compare;
 };
@@ -30,7 +34,7 @@ struct Result {
 struct Report {
     std::string qemu_version;
     std::string processor;
-    unsigned repetitions = 0;
+    unsigned turns = 0;
     std::vector<Result> results;
 };
 

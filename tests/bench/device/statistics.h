@@ -8,7 +8,6 @@
 
 namespace umbra::bench {
 
-// Of one operation, in nanoseconds.
 struct Summary {
     std::size_t samples = 0;
     double minimum = 0;

@@ -19,10 +19,11 @@ namespace {
 using qtest::Descriptor;
 using qtest::Leaf;
 
-constexpr unsigned kMemoryMib = 1024;
-// Targets of mappings: the upper half of RAM. More pages than it has are mapped to it again.
-constexpr Gpa kData{512u << 20};
-constexpr std::size_t kDataPages = (std::size_t{512} << 20) / kPageSize;
+// 2 GiB of RAM below 4 GiB, and 1 GiB above. Little of it is ever touched.
+constexpr unsigned kMemoryMib = 3072;
+// Targets of mappings: the second GiB. More pages than it has are mapped to it again.
+constexpr Gpa kData{1u << 30};
+constexpr std::size_t kDataPages = (std::size_t{1} << 30) / kPageSize;
 
 // Pages that stay, and far away from them those that operations add and take away. Neither meets
 // the interrupt address range at 0xfee00000.
@@ -32,6 +33,7 @@ constexpr Iova kMoving{0x100'0000'0000};
 constexpr std::size_t kScattered = 256;
 constexpr std::size_t kBatch = 128;
 constexpr std::chrono::seconds kCompletionLimit{60};
+constexpr std::uint64_t kRehearsed = 4096;
 constexpr unsigned kQueueOrder = 1;  // 512 descriptors
 
 constexpr unsigned kFirstSlot = 5;
@@ -76,6 +78,7 @@ Subject::Subject(qtest::Viommu viommu, const Configuration& configuration)
     }
     driver_.enable_translation();
     clear_traffic();
+    anonymous_before_ = machine_.anonymous_bytes();
     write_pages();
     driver_.enqueue(Descriptor::iotlb_global());
     ring();
@@ -275,6 +278,7 @@ Measurement Subject::batches(Leaf leaf, std::size_t count, bool timing_maps, uns
     const std::size_t steps = std::max<std::size_t>(1, kBatch / count);
     Domain& domain = domains_.front();
     Measurement result;
+    result.doorbells = 1.0 / static_cast<double>(steps);
     std::uint64_t calls = 0;
 
     const auto apply = [&](bool map) {
@@ -289,7 +293,8 @@ Measurement Subject::batches(Leaf leaf, std::size_t count, bool timing_maps, uns
                 } else if (leaf == Leaf::page_4k) {
                     domain.table.map(at, target(step * count + i));
                 } else {
-                    domain.table.map(at, kData + (step % 128) * leaf_size(leaf), leaf);
+                    const std::uint64_t leaves = kDataPages * kPageSize / leaf_size(leaf);
+                    domain.table.map(at, kData + step % leaves * leaf_size(leaf), leaf);
                 }
             }
             driver_.enqueue(Descriptor::iotlb_pages(domain.id, iova, address_mask));
@@ -323,12 +328,37 @@ Measurement Subject::unmap_pages(std::size_t count, unsigned repetitions) {
     return batches(Leaf::page_4k, count, false, repetitions);
 }
 
-Measurement Subject::map_large(unsigned repetitions) {
-    return batches(Leaf::page_2m, 1, true, repetitions);
+Measurement Subject::map_large(Leaf leaf, unsigned repetitions) {
+    return batches(leaf, 1, true, repetitions);
 }
 
-Measurement Subject::unmap_large(unsigned repetitions) {
-    return batches(Leaf::page_2m, 1, false, repetitions);
+Measurement Subject::unmap_large(Leaf leaf, unsigned repetitions) {
+    return batches(leaf, 1, false, repetitions);
+}
+
+Floor Subject::floor() {
+    Floor result;
+    result.doorbell = ring();
+    qtest::ProbeDriver& probe = probes_.front();
+    probe.set(UMBRA_PROBE_REHEARSE, kRehearsed);
+    result.notification = static_cast<double>(probe.get(UMBRA_PROBE_REHEARSE_NS)) / kRehearsed;
+    return result;
+}
+
+Memory Subject::memory() {
+    Memory result;
+    for (const Domain& domain : domains_) {
+        result.table_bytes += domain.table.table_pages() * kPageSize;
+    }
+    const std::uint64_t now = machine_.anonymous_bytes();
+    result.anonymous_bytes = now - std::min(now, anonymous_before_);
+    if (machine_.options().viommu == qtest::Viommu::umbra) {
+        const qtest::Json statistics =
+            machine_.property("/machine/peripheral/viommu", "statistics");
+        result.mirror_bytes =
+            static_cast<std::uint64_t>(statistics["shadow"]["mirror-bytes"].integer());
+    }
+    return result;
 }
 
 double Subject::compare_tables() {

@@ -31,7 +31,21 @@ struct Configuration {
 // The times of one operation in ns, one for each repetition, and the listeners' calls in one.
 struct Measurement {
     std::vector<double> times;
-    double calls = 0;  // map and unmap notifications per operation, all devices together
+    double calls = 0;      // map and unmap notifications per operation, all devices together
+    double doorbells = 1;  // writes of the tail register per operation
+};
+
+// What is in every figure and is not the vIOMMU's work on an invalidation.
+struct Floor {
+    double doorbell = 0;      // ns of a doorbell for a queue that holds a wait and nothing else
+    double notification = 0;  // ns of one notification, from QEMU's entry to the counting listener
+};
+
+// What a subject takes for what it has mapped.
+struct Memory {
+    std::uint64_t table_bytes = 0;      // the guest's own second-stage tables
+    std::uint64_t anonymous_bytes = 0;  // QEMU's private memory, grown since nothing was mapped
+    std::uint64_t mirror_bytes = 0;     // what Umbra says that its mirror takes; 0 for others
 };
 
 class Subject {
@@ -56,9 +70,12 @@ class Subject {
     [[nodiscard]] Measurement unmap_pages(std::size_t count, unsigned repetitions);
     // One page as map_pages(1) does, but each beside the one before.
     [[nodiscard]] Measurement map_adjacent(unsigned repetitions);
-    // One 2 MiB leaf and a PSI for it, likewise.
-    [[nodiscard]] Measurement map_large(unsigned repetitions);
-    [[nodiscard]] Measurement unmap_large(unsigned repetitions);
+    // One leaf of 2 MiB or 1 GiB and a PSI for it, likewise.
+    [[nodiscard]] Measurement map_large(qtest::Leaf leaf, unsigned repetitions);
+    [[nodiscard]] Measurement unmap_large(qtest::Leaf leaf, unsigned repetitions);
+
+    [[nodiscard]] Floor floor();
+    [[nodiscard]] Memory memory();
 
     // ns to compare the mapped leaf tables of the first domain with a copy, once, in this process.
     [[nodiscard]] double compare_tables();
@@ -100,6 +117,7 @@ class Subject {
     std::vector<Domain> domains_;
     std::vector<std::uint32_t> order_;      // of target pages, for Layout::fragmented
     std::uint32_t sequence_ = 0x8000'0000;  // of waits; away from the driver's own
+    std::uint64_t anonymous_before_ = 0;
 };
 
 }  // namespace umbra::bench
