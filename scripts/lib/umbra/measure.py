@@ -157,12 +157,16 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
 
 
 class Session:
-    """All of one invocation: builds once, then runs cell after cell into `out`/result.json."""
+    """All of one invocation: builds once, then runs cell after cell into `out`/result.json.
 
-    def __init__(self, options: argparse.Namespace):
+    `work` and `cells`: what to run instead of what the options say.
+    """
+
+    def __init__(self, options: argparse.Namespace, work: list[Workload] | None = None,
+                 cells: list[Cell] | None = None):
         self._options = options
-        self._workloads = chosen_workloads(options)
-        self._cells = chosen_cells(options)
+        self._workloads = work or chosen_workloads(options)
+        self._cells = cells or chosen_cells(options)
         self._started = time.monotonic()
         self.failures: list[str] = []
         self.out: Path = Path()
@@ -188,7 +192,7 @@ class Session:
             raise UserError(ExitCode.USAGE, f"--out {self.out}: not empty.")
         self.out.mkdir(parents=True, exist_ok=True)
         self.out = self.out.resolve()
-        self.result = {"schema": SCHEMA, "machine": _machine(), "versions": self._versions(),
+        self.result = {"schema": SCHEMA, "machine": machine(), "versions": self._versions(),
                        "runs": []}
 
     def _versions(self) -> dict:
@@ -258,7 +262,7 @@ class Session:
         partial.replace(self.out / "result.json")
 
 
-def _machine() -> dict:
+def machine() -> dict:
     model = None
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -283,8 +287,8 @@ HEADER = ["viommu", "policy", "backend", "workload", "map µs", "map p99", "unma
 TEXT_COLUMNS = 4
 
 
-def _latency(data: dict, side: str, field: str) -> float | None:
-    """Microseconds. dma-map reports a mean only."""
+def latency(data: dict, side: str, field: str) -> float | None:
+    """Microseconds, of a run's `guest`. dma-map reports a mean only."""
     block = data.get(f"{side}_ns") or {}
     value = block.get(field)
     if value is None and field == "p50":
@@ -292,7 +296,7 @@ def _latency(data: dict, side: str, field: str) -> float | None:
     return None if value is None else value / 1000
 
 
-def _io(data: dict, field: str) -> float | None:
+def io_total(data: dict, field: str) -> float | None:
     sides = [data[side] for side in ("read", "write") if data.get(side)]
     return sum(side[field] for side in sides) if sides else None
 
@@ -301,11 +305,11 @@ def _figures(run: dict) -> list[tuple[float | None, int]]:
     """The table's numbers of one run, each with how many decimals it deserves."""
     guest, sent, shadow, host = (run["guest"], run["invalidations"], run["shadow"],
                                  run["host_iommu"])
-    bandwidth = _io(guest, "bandwidth_bytes_per_second")
+    bandwidth = io_total(guest, "bandwidth_bytes_per_second")
     host_total = None if None in host.values() else sum(host.values())
-    return [(_latency(guest, "map", "p50"), 1), (_latency(guest, "map", "p99"), 1),
-            (_latency(guest, "unmap", "p50"), 1), (_latency(guest, "unmap", "p99"), 1),
-            (_io(guest, "iops"), 0), (None if bandwidth is None else bandwidth / 1e6, 1),
+    return [(latency(guest, "map", "p50"), 1), (latency(guest, "map", "p99"), 1),
+            (latency(guest, "unmap", "p50"), 1), (latency(guest, "unmap", "p99"), 1),
+            (io_total(guest, "iops"), 0), (None if bandwidth is None else bandwidth / 1e6, 1),
             (run["counted_operations"], 0), (sent.get("iotlb_page"), 0),
             (sent.get("iotlb_domain"), 0), (sent.get("iotlb_global"), 0),
             (shadow.get("host_map_calls"), 0), (shadow.get("host_unmap_calls"), 0),

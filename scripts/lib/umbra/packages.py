@@ -17,6 +17,7 @@ IMAGES = ("build-essential", "busybox-static", "binutils", "zstd")
 FIO = ("build-essential", "dpkg-dev", "libaio-dev", "zlib1g-dev", "xz-utils")
 FIRMWARE = ("seabios", "qemu-system-data")
 PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libbenchmark-dev")
+BENCH = (*PLUGIN, "python3-matplotlib")
 # cpio reads an archive that ours wrote; clang has the fuzzer.
 TESTS = (*PLUGIN, "cpio", "clang", "libclang-rt-dev")
 

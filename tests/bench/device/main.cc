@@ -3,10 +3,13 @@
 // umbra_device_bench: what an invalidation costs, on QEMU's intel-iommu and on Umbra in one run.
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <exception>
 #include <fstream>
+#include <functional>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -69,10 +72,26 @@ void measure_turn(const Case& benchmark, Subject& subject, Samples& samples) {
     samples.calls.push_back(step.calls);
 }
 
+std::vector<double> compare_tables(Subject& subject, unsigned repetitions) {
+    std::vector<double> times;
+    for (unsigned i = 0; i < repetitions; i++) {
+        times.push_back(subject.compare_tables());
+    }
+    return times;
+}
+
+// Of numbers that belong together in pairs.
+Summary summarise_ratio(const std::vector<double>& dividends, const std::vector<double>& divisors) {
+    std::vector<double> ratios;
+    std::ranges::transform(dividends, divisors, std::back_inserter(ratios), std::divides<>());
+    return summarise(ratios);
+}
+
 Result measure(const Case& benchmark, const Configuration& configuration, Subjects& subjects,
                const std::vector<Memory>& memories, const Options& options) {
     std::vector<Samples> samples(subjects.size());
     std::vector<double> compare;
+    std::vector<double> compare_medians;  // of each turn
     // One turn that does not count: caches, allocators and lazily made tables.
     for (const std::unique_ptr<Subject>& subject : subjects) {
         static_cast<void>(benchmark.run(*subject, 1));
@@ -87,8 +106,10 @@ Result measure(const Case& benchmark, const Configuration& configuration, Subjec
             const std::size_t who = (i + turn) % subjects.size();
             measure_turn(benchmark, *subjects[who], samples[who]);
         }
-        for (unsigned i = 0; benchmark.tables && i < benchmark.in_a_row; i++) {
-            compare.push_back(subjects.front()->compare_tables());
+        if (benchmark.tables) {
+            const std::vector<double> times = compare_tables(*subjects.front(), benchmark.in_a_row);
+            compare.insert(compare.end(), times.begin(), times.end());
+            compare_medians.push_back(summarise(times).median);
         }
     }
     Result result;
@@ -103,11 +124,10 @@ Result measure(const Case& benchmark, const Configuration& configuration, Subjec
                                 .memory = memories[i]});
     }
     if (subjects.size() == 2) {
-        std::vector<double> ratios;
-        for (std::size_t turn = 0; turn < samples[0].medians.size(); turn++) {
-            ratios.push_back(samples[0].medians[turn] / samples[1].medians[turn]);
-        }
-        result.ratio = summarise(ratios);
+        result.ratio = summarise_ratio(samples[0].medians, samples[1].medians);
+    }
+    if (options.viommus.back() == qtest::Viommu::umbra && benchmark.tables) {
+        result.by_compare = summarise_ratio(samples.back().medians, compare_medians);
     }
     return result;
 }

@@ -141,6 +141,10 @@ void write_json(std::ostream& out, const Report& report) {
             out << ",\n     \"memcmp_ns\": ";
             write_summary(out, result.compare);
         }
+        if (result.by_compare.samples > 0) {
+            out << ",\n     \"umbra_by_memcmp\": ";
+            write_summary(out, result.by_compare);
+        }
         out << "}";
     }
     out << "\n  ]\n}\n";

@@ -27,8 +27,10 @@ struct Result {
     std::vector<Side> sides;  // the peer first
     // The peer's time by Umbra's, a sample for each turn; no samples if one was left out.
     Summary ratio;
-    // memcmp of the mapped leaf tables in the same run; no samples where it says nothing.
+    // memcmp of the mapped leaf tables in the same run, and Umbra's time by it, a sample for each
+    // turn; no samples where they say nothing.
     Summary compare;
+    Summary by_compare;
 };
 
 struct Report {

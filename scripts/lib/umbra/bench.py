@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""bench: what invalidations cost beside QEMU's intel-iommu, at device level, engine level and in the testbed.
+
+One run is one report folder: result.json, the tables as text and Markdown, the plots, and the logs.
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from umbra import (bench_device, bench_engine, bench_plots, bench_publish, bench_report, bench_testbed, command,
+                   measure, packages, plugin, products, progress)
+from umbra.cache import write_atomically
+from umbra.errors import ExitCode, UserError
+from umbra.plugin import PluginOptions
+
+SCHEMA = 1
+LEVELS = ("device", "engine", "testbed")
+QUICK_LEVELS = ("device", "engine")
+
+EPILOG = """\
+device:  a QEMU without a guest, a probe in it that listens as VFIO would; both vIOMMUs take turns
+engine:  the comparison and the other parts without QEMU, beside memcmp of the same bytes
+testbed: a Linux guest with an NVMe by real VFIO, type1 and iommufd
+
+Example: scripts/bench --quick
+         scripts/bench --level device --only 'map-512-*' --only unmap-512-psi
+Ratios are the peer's cost by Umbra's: more is better. ± is half the distance of the quartiles.
+exit codes: 0 measured, 1 something did not do its work, 2 usage, 4 this machine cannot do it
+"""
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = command.Parser(prog="bench", epilog=EPILOG, description=(
+        "Builds what is missing, then measures what invalidations cost on Umbra and on QEMU's intel-iommu in one run. "
+        "Writes one folder with result.json, tables and plots."))
+    parser.add_argument("--quick", action="store_true",
+                        help="device and engine level only, few sizes, few repetitions: 1 to 2 minutes")
+    parser.add_argument("--level", action="append", choices=LEVELS, help="repeatable (default: all of them)")
+    parser.add_argument("--only", action="append", metavar="PATTERN", default=[],
+                        help="only cases, benchmarks and workloads whose name matches (repeatable; --list names them)")
+    parser.add_argument("--repeat", type=int, default=1, metavar="N", help="N times as many repetitions")
+    parser.add_argument("--out", type=Path, metavar="DIR",
+                        help="report folder, new or empty (default: time-stamped, below build/bench)")
+    parser.add_argument("--report", type=Path, metavar="RESULT.JSON",
+                        help="measure nothing: tables (and with --out or --publish, plots) of an earlier run")
+    parser.add_argument("--publish", action="store_true",
+                        help="also rewrite the generated part of tests/bench/README.md and its plots")
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="print result.json instead of the tables")
+    output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
+    parser.add_argument("--list", action="store_true", help="name all cases and stop (builds them first)")
+    command.add_common_options(parser)
+    options = parser.parse_args(arguments)
+    if not 1 <= options.repeat <= 100:
+        raise UserError(ExitCode.USAGE, f"--repeat {options.repeat}: 1 to 100.")
+    if options.out and options.out.exists() and (not options.out.is_dir() or any(options.out.iterdir())):
+        raise UserError(ExitCode.USAGE, f"--out {options.out}: not an empty folder.", "Name a new one.")
+    return options
+
+
+def chosen_levels(options: argparse.Namespace) -> list[str]:
+    wanted = options.level or (QUICK_LEVELS if options.quick else LEVELS)
+    return [level for level in LEVELS if level in wanted]
+
+
+class Bench:
+    """The programs, built once, and the levels that run on them."""
+
+    def __init__(self, options: argparse.Namespace):
+        self._options = options
+        self.failures: list[str] = []
+
+    def build(self) -> None:
+        options = self._options
+        packages.ensure(packages.BENCH, options.offline)
+        build = products.BuildOptions(offline=options.offline, update=options.update)
+        self._qemu = products.ensure_qemu(build)
+        plugin.ensure(PluginOptions(offline=options.offline, update=options.update),
+                      ("umbra", bench_device.TARGET, *bench_engine.TARGETS))
+
+    def names(self) -> dict[str, list[str]]:
+        """What there is to measure, by level."""
+        return {"device": bench_device.case_names(plugin.BUILD), "engine": bench_engine.benchmark_names(plugin.BUILD),
+                "testbed": [work.name for work in bench_testbed.workloads()]}
+
+    def run(self, out: Path) -> dict:
+        """Runs the levels one after the other; what fails is in `failures`, and the rest goes on."""
+        started, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
+        result = {"schema": SCHEMA, "machine": measure.machine(),
+                  "versions": {"qemu": self._qemu.version, "umbra": products.tree_version()},
+                  "conditions": {"started": started, "arguments": sys.argv[1:], "load_before": os.getloadavg()[0]},
+                  "levels": {}}
+        for level in self._wanted():
+            try:
+                result["levels"][level] = getattr(self, f"_{level}")(out)
+            except UserError as error:
+                self.failures.append(f"{level}: {error}")
+        result["conditions"] |= {"load_after": os.getloadavg()[0], "minutes": (time.monotonic() - clock) / 60}
+        return result
+
+    def _wanted(self) -> list[str]:
+        """The levels that have something to do."""
+        levels, only = chosen_levels(self._options), self._options.only
+        if not only:
+            return levels
+        names = self.names()
+        found = [level for level in levels
+                 if any(fnmatch.fnmatchcase(_base(name), pattern) or fnmatch.fnmatchcase(name, pattern)
+                        for name in names[level] for pattern in only)]
+        if not found:
+            raise UserError(ExitCode.USAGE, f"Nothing is named like {' or '.join(only)} at this level.",
+                            "bench --list says what there is.")
+        return found
+
+    def _device(self, out: Path) -> dict:
+        words = bench_device.arguments(self._options.quick, self._options.only, self._options.repeat)
+        return bench_device.run(plugin.BUILD, self._qemu.binary, out, words)
+
+    def _engine(self, out: Path) -> dict:
+        words = bench_engine.arguments(self._options.quick, self._options.only, self._options.repeat)
+        return bench_engine.run(plugin.BUILD, out, words)
+
+    def _testbed(self, out: Path) -> dict:
+        options = self._options
+        result, failures = bench_testbed.run(options.quick, options.only, options.repeat, out, options)
+        self.failures += failures
+        return result
+
+
+def _base(name: str) -> str:
+    """A benchmark's name without its arguments."""
+    return name.split("/", 1)[0]
+
+
+def write_report(result: dict, out: Path) -> list[tuple[str, str]]:
+    """All files of the report folder but the logs; returns the plots."""
+    write_atomically(out / "result.json", json.dumps(result, indent=1) + "\n")
+    plots = bench_plots.draw(result, out)
+    write_atomically(out / "report.txt", bench_report.render(result, markdown=False, colour=False) + "\n")
+    write_atomically(out / "report.md", bench_publish.generated(result, plots).replace("](plots/", "](") + "\n")
+    return plots
+
+
+def load(path: Path) -> dict:
+    try:
+        result = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(ExitCode.USAGE, f"--report {path}: {error.strerror}.") from None
+    except ValueError as error:
+        raise UserError(ExitCode.USAGE, f"--report {path} is no JSON: {error}.") from None
+    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "levels" not in result:
+        raise UserError(ExitCode.USAGE, f"--report {path}: not a result of scripts/bench, schema {SCHEMA}.")
+    return result
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    failures: list[str] = []
+    if options.report:
+        result = load(options.report)
+        if options.out or options.publish:
+            packages.ensure(packages.BENCH, options.offline)
+    else:
+        bench = Bench(options)
+        bench.build()
+        if options.list:
+            for level, names in bench.names().items():
+                for name in names:
+                    print(f"{level:8} {name}")
+            return ExitCode.PASS
+    out = None
+    if not options.report or options.out or options.publish:
+        out = (options.out or products.TREE / "build/bench" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+        out.mkdir(parents=True, exist_ok=True)
+    if not options.report:
+        result = bench.run(out)
+        failures = bench.failures
+    if out:
+        plots = write_report(result, out)
+        if options.publish and not failures:
+            progress.say(f"published: {bench_publish.publish(result, out, plots)}")
+    print(json.dumps(result) if options.json else bench_report.render(result, options.markdown))
+    if out:
+        progress.say(f"report: {out}")
+    for failure in failures:
+        progress.say(f"failed: {failure}")
+    return ExitCode.GUEST_FAILED if failures else ExitCode.PASS
+
+
+if __name__ == "__main__":
+    command.run(lambda: main(sys.argv[1:]), "bench")

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A benchmark's result as tables, for a terminal or as Markdown."""
+
+from umbra import bench_aims, bench_device, bench_engine, bench_testbed, table
+
+
+def sections(result: dict) -> list[tuple[str, list[str], list[list[str]], int]]:
+    """Title, header, rows and number of text columns of each table that has rows."""
+    levels = result["levels"]
+    device = bench_device.rows(levels["device"]) if "device" in levels else []
+    engine = bench_engine.rows(levels["engine"]) if "engine" in levels else []
+    testbed = bench_testbed.rows(levels["testbed"]) if "testbed" in levels else []
+    found = [
+        ("Aims", bench_aims.HEADER, bench_aims.table_rows(bench_aims.verdicts(device, testbed)), 1),
+        ("Device level: time of one operation", bench_device.HEADER, bench_device.table_rows(device),
+         bench_device.TEXT_COLUMNS),
+        ("Device level: memory", bench_device.MEMORY_HEADER, bench_device.memory_rows(device), 0),
+        ("Engine level: comparison of a domain in which nothing changed", bench_engine.COMPARE_HEADER,
+         bench_engine.compare_rows(engine), 1),
+        ("Engine level: parts", bench_engine.HEADER, bench_engine.table_rows(engine), 1),
+        ("Testbed: real VFIO", bench_testbed.HEADER, bench_testbed.table_rows(testbed), bench_testbed.TEXT_COLUMNS),
+    ]
+    return [section for section in found if section[2]]
+
+
+def conditions(result: dict) -> str:
+    """What was measured where, in a sentence or two."""
+    machine, versions, how = result["machine"], result["versions"], result["conditions"]
+    return (f"{machine['cpu']}, {machine['cpus']} cores, {machine['memory_bytes'] / 2**30:.0f} GiB, Linux "
+            f"{machine['kernel']}; QEMU {versions['qemu']}; Umbra {versions['umbra'] or 'of no known version'}; "
+            f"{how['started']}, {how['minutes']:.0f} minutes, load average {how['load_before']:.1f} before and "
+            f"{how['load_after']:.1f} after.")
+
+
+def render(result: dict, markdown: bool, colour: bool | None = None) -> str:
+    """All tables. Markdown has a heading before each, and the conditions first in both."""
+    parts = [conditions(result)]
+    for title, header, rows, text_columns in sections(result):
+        parts.append(f"### {title}" if markdown else title)
+        parts.append(table.render(header, rows, markdown, colour, text_columns))
+    return "\n\n".join(parts)
