@@ -35,8 +35,11 @@ static void container_set_mode(void* opaque, UmbraDmaMode mode) {
 
 /* ---- IOMMU notifiers ---- */
 
-static void notify(UmbraDeviceSpace* space, IOMMUNotifier* notifier, uint64_t iova, uint64_t bytes,
-                   uint64_t guest, IOMMUAccessFlags access) {
+/* Calls the listener itself, as memory_region_notify_iommu_one() would after its checks: it is
+ * asked only for what it registered for, and only inside its range. A listener may change the
+ * entry. */
+static void notify(IOMMUNotifier* notifier, uint64_t iova, uint64_t bytes, uint64_t guest,
+                   IOMMUAccessFlags access) {
     const IOMMUNotifierFlag type = access == IOMMU_NONE ? IOMMU_NOTIFIER_UNMAP : IOMMU_NOTIFIER_MAP;
     const uint64_t first = MAX(iova, notifier->start);
     const uint64_t last = MIN(iova + (bytes - 1), notifier->end);
@@ -45,20 +48,18 @@ static void notify(UmbraDeviceSpace* space, IOMMUNotifier* notifier, uint64_t io
         return;
     }
     for (uint64_t at = first; at <= last;) {
-        const uint64_t mask = dma_aligned_pow2_mask(at, last, 64);
-        const IOMMUTLBEvent event = {
-            .type = type,
-            .entry =
-                {
-                    .target_as = &address_space_memory,
-                    .iova = at,
-                    .translated_addr = guest + (at - iova),
-                    .addr_mask = mask,
-                    .perm = access,
-                },
+        const uint64_t mask = is_power_of_2(bytes) && !(at & (bytes - 1)) && last - at == bytes - 1
+                                  ? bytes - 1
+                                  : dma_aligned_pow2_mask(at, last, 64);
+        IOMMUTLBEntry entry = {
+            .target_as = &address_space_memory,
+            .iova = at,
+            .translated_addr = guest + (at - iova),
+            .addr_mask = mask,
+            .perm = access,
         };
 
-        memory_region_notify_iommu_one(notifier, &event);
+        notifier->notify(notifier, &entry);
         if (last - at == mask) {
             return;
         }
@@ -71,11 +72,11 @@ static void notify_all(UmbraDeviceSpace* space, uint64_t iova, uint64_t bytes, u
     IOMMUNotifier* notifier;
 
     if (space->replay_target != NULL) {
-        notify(space, space->replay_target, iova, bytes, guest, access);
+        notify(space->replay_target, iova, bytes, guest, access);
         return;
     }
     IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
-        notify(space, notifier, iova, bytes, guest, access);
+        notify(notifier, iova, bytes, guest, access);
     }
 }
 

@@ -110,53 +110,26 @@ void AddressSpace::clear_counters() {
 
 // ---- One call of work ----
 
-bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns) {
-    const std::uint64_t start = unit_.clock.now_ns();
+bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns) {
+    const std::uint64_t start = now_ns;
     tally_ = {};
     deadline_ns_ = deadline_ns;
     host_ns_ = 0;
     ticks_ = kTablesPerLook;
 
+    look_for_missing();
     mirror_.refresh_pointers();
     check_ram();
     if (job.phase == SyncJob::Phase::begin) {
-        for (HostBinding* binding : bindings_) {
-            binding->begin();
-            if (binding->has_stuck()) {
-                binding->retry_unmaps(job.range);
-            }
-        }
-        job.cursor = job.range.first;
-        job.phase = SyncJob::Phase::walk;
+        begin(job);
     }
-    if (job.phase == SyncJob::Phase::walk) {
-        Table& root = mirror_.root();
-        const IovaRange left = {job.cursor, std::min(job.range.last, root.last())};
-        bool walked = true;
-        if (job.walk && root.copy != nullptr && left.first <= left.last) {
-            walked = sync_table(root, left) || cursor_ > left.last;
-            flush();
-        }
-        if (walked) {
-            job.phase = SyncJob::Phase::retry;
-        } else {
-            job.cursor = cursor_;
-        }
+    if (job.phase == SyncJob::Phase::walk && walk(job)) {
+        job.phase = SyncJob::Phase::retry;
     }
-    bool done = job.phase == SyncJob::Phase::retry;
-    if (done && anything_missing()) {
-        const std::uint64_t host_start = unit_.clock.now_ns();
-        for (; done && job.binding < bindings_.size(); job.binding += done ? 1 : 0) {
-            done =
-                bindings_[job.binding]->retry_maps(job.range, job.pass, unit_.clock, deadline_ns);
-            if (done) {
-                job.pass = {};
-            }
-        }
-        host_ns_ += unit_.clock.now_ns() - host_start;
-    }
+    const bool done = job.phase == SyncJob::Phase::retry && retry(job);
 
-    const std::uint64_t total = unit_.clock.now_ns() - start;
+    now_ns = unit_.clock.now_ns();
+    const std::uint64_t total = now_ns - start;
     job.host_ns += host_ns_;
     job.compare_ns += total - std::min(total, host_ns_);
     job.refused_mappings += tally_.refused_mappings;
@@ -167,6 +140,64 @@ bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns) {
         finish(job);
     }
     return done;
+}
+
+void AddressSpace::begin(SyncJob& job) {
+    if (job.trigger == telemetry::SyncTrigger::page) {
+        std::swap(ranges_, waiting_);
+        waiting_.clear();
+        ranges_.normalise();
+    } else {
+        ranges_.clear();
+        ranges_.add(IovaRange::everything());
+    }
+    for (HostBinding* binding : bindings_) {
+        binding->begin();
+        for (std::size_t i = 0; i < ranges_.size() && binding->has_stuck(); ++i) {
+            binding->retry_unmaps(ranges_[i]);
+        }
+    }
+    job.cursor = ranges_[0].first;
+    job.phase = job.walk ? SyncJob::Phase::walk : SyncJob::Phase::retry;
+}
+
+bool AddressSpace::walk(SyncJob& job) {
+    Table& root = mirror_.root();
+    bool in_time = true;
+    while (in_time && job.walk_range < ranges_.size()) {
+        const IovaRange left = {job.cursor, std::min(ranges_[job.walk_range].last, root.last())};
+        if (root.copy != nullptr && left.first <= left.last) {
+            in_time = sync_table(root, left);
+        }
+        if (!in_time && cursor_ <= left.last) {
+            job.cursor = cursor_;
+        } else if (++job.walk_range < ranges_.size()) {
+            job.cursor = ranges_[job.walk_range].first;
+        }
+    }
+    flush();
+    return job.walk_range == ranges_.size();
+}
+
+bool AddressSpace::retry(SyncJob& job) {
+    if (!any_missing_) {
+        return true;
+    }
+    const std::uint64_t start = unit_.clock.now_ns();
+    bool in_time = true;
+    while (in_time && job.binding < bindings_.size()) {
+        in_time = bindings_[job.binding]->retry_maps(ranges_[job.retry_range], job.pass,
+                                                     unit_.clock, deadline_ns_);
+        if (in_time) {
+            job.pass = {};
+            if (++job.retry_range == ranges_.size()) {
+                job.retry_range = 0;
+                ++job.binding;
+            }
+        }
+    }
+    host_ns_ += unit_.clock.now_ns() - start;
+    return in_time;
 }
 
 void AddressSpace::account() {
@@ -195,7 +226,7 @@ void AddressSpace::finish(SyncJob& job) {
     if (irregular_leaves_ == 0) {
         log_.heal(Trouble::not_ram);
     }
-    if (job.walk && job.range == IovaRange::everything()) {
+    if (job.walk && ranges_.everything()) {
         // What is refused is found again by each walk over everything.
         if (job.refused_mappings == 0) {
             log_.heal(Trouble::mapping_budget);
@@ -266,6 +297,10 @@ bool AddressSpace::sync_table(Table& table, IovaRange range) {
 
 bool AddressSpace::sync_entries(Table& table, const std::uint64_t* guest, unsigned first,
                                 unsigned last, IovaRange range) {
+    if (table.level == 1) {
+        sync_leaves(table, guest, first, last);
+        return true;
+    }
     for (unsigned slot = first; slot <= last; ++slot) {
         const std::uint64_t value = load(guest + slot);
         bool in_time = true;
@@ -280,6 +315,37 @@ bool AddressSpace::sync_entries(Table& table, const std::uint64_t* guest, unsign
         }
     }
     return true;
+}
+
+// What change_entry() does, without all that only concerns tables of higher levels: nearly every
+// entry that ever changes is one of these.
+void AddressSpace::sync_leaves(Table& table, const std::uint64_t* guest, unsigned first,
+                               unsigned last) {
+    for (unsigned slot = first; slot <= last; ++slot) {
+        const std::uint64_t value = load(guest + slot);
+        if (value == table.copy[slot]) {
+            continue;
+        }
+        ++tally_.entries_changed;
+        const DecodedEntry entry = mirror_.format().decode(1, value);
+        const DecodedEntry old = mirror_.format().decode(1, table.copy[slot]);
+        if (old.kind == Kind::leaf) {
+            if (entry.kind == Kind::leaf && entry.address == old.address &&
+                same_on_host(old.access & table.access, entry.access & table.access, old.address,
+                             kPageSize)) {
+                table.copy[slot] = value;
+                continue;
+            }
+            remove_leaf(table, slot, old);
+        }
+        if (entry.kind == Kind::leaf) {
+            add_leaf(table, slot, value, entry);
+        } else {
+            table.copy[slot] = value;
+            tally_.invalid_entries += entry.kind == Kind::reserved ? 1 : 0;
+        }
+        flush_if_full();
+    }
 }
 
 bool AddressSpace::sync_children(Table& table, unsigned word, std::uint64_t entries,
@@ -342,7 +408,7 @@ bool AddressSpace::change_entry(Table& table, unsigned slot, std::uint64_t value
             }
             ++tally_.resizes;
         }
-        remove_leaf(table, slot);
+        remove_leaf(table, slot, old);
     }
 
     // Nothing is there any more.
@@ -355,7 +421,7 @@ bool AddressSpace::change_entry(Table& table, unsigned slot, std::uint64_t value
             ++tally_.invalid_entries;
             return true;
         case Kind::leaf:
-            add_leaf(table, slot, value);
+            add_leaf(table, slot, value, entry);
             return true;
         case Kind::table:
             return add_table(table, slot, value, entry, range);
@@ -403,7 +469,8 @@ bool AddressSpace::add_table(Table& table, unsigned slot, std::uint64_t value,
     return sync_table(*child, clip(*child, range));
 }
 
-void AddressSpace::add_leaf(Table& table, unsigned slot, std::uint64_t value) {
+inline void AddressSpace::add_leaf(Table& table, unsigned slot, std::uint64_t value,
+                                   const DecodedEntry& entry) {
     if (leaves_ >= unit_.options.max_mappings) {
         refuse_leaf({table.entry_iova(slot), table.entry_iova(slot) + (table.entry_bytes() - 1)});
         return;
@@ -413,7 +480,7 @@ void AddressSpace::add_leaf(Table& table, unsigned slot, std::uint64_t value) {
     ++leaves_;
     ++tally_.leaves_mapped;
     tally_.pages_mapped += table.entry_bytes() >> kPageShift;
-    emit_addition(table, slot);
+    emit_addition(table, slot, entry);
 }
 
 void AddressSpace::refuse_leaf(IovaRange range) {
@@ -421,8 +488,8 @@ void AddressSpace::refuse_leaf(IovaRange range) {
     log_.report(Trouble::mapping_budget, range, 0);
 }
 
-void AddressSpace::remove_leaf(Table& table, unsigned slot) {
-    emit_removal(table, slot);
+inline void AddressSpace::remove_leaf(Table& table, unsigned slot, const DecodedEntry& entry) {
+    emit_removal(table, slot, entry);
     table.copy[slot] = 0;
     --table.leaves;
     --leaves_;
@@ -431,7 +498,7 @@ void AddressSpace::remove_leaf(Table& table, unsigned slot) {
 }
 
 void AddressSpace::remove_table(Table& table) {
-    if (table.children == nullptr && irregular_leaves_ == 0 && !anything_missing()) {
+    if (table.children == nullptr && irregular_leaves_ == 0 && !any_missing_) {
         remove_leaves_at_once(table);
     } else {
         for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
@@ -439,7 +506,7 @@ void AddressSpace::remove_table(Table& table) {
                 table.copy[slot] = 0;
                 remove_table(*child);
             } else if (mirror_.is_leaf(table, slot)) {
-                remove_leaf(table, slot);
+                remove_leaf(table, slot, decoded(table, slot));
                 flush_if_full();
             }
         }
@@ -451,6 +518,9 @@ void AddressSpace::remove_table(Table& table) {
 void AddressSpace::remove_leaves_at_once(Table& table) {
     if (table.leaves == 0) {
         return;
+    }
+    if (!unit_.delta.can_remove(table.base)) {
+        flush();
     }
     unsigned first = 0;
     while (!mirror_.is_leaf(table, first)) {
@@ -502,7 +572,7 @@ bool AddressSpace::change_access(Table& table, Access access, IovaRange range) {
             }
             tally_.resizes += entry.kind == Kind::table ? 1 : 0;
             table.access = before;
-            remove_leaf(table, slot);
+            remove_leaf(table, slot, old);
             table.access = access;
         }
         if (value != table.copy[slot]) {
@@ -648,8 +718,7 @@ void AddressSpace::drop(Table& table) {
 
 // ---- Deltas ----
 
-void AddressSpace::emit_addition(Table& table, unsigned slot) {
-    const DecodedEntry entry = mirror_.format().decode(table.level, table.copy[slot]);
+inline void AddressSpace::emit_addition(Table& table, unsigned slot, const DecodedEntry& entry) {
     const Access access = entry.access & table.access;
     const Iova iova = table.entry_iova(slot);
     const std::uint64_t bytes = table.entry_bytes();
@@ -668,7 +737,7 @@ void AddressSpace::emit_addition(Table& table, unsigned slot) {
                 return;
             }
         }
-        additions.push_back({{iova, bytes, piece.host, entry.address, piece.access}, false});
+        push_addition({{iova, bytes, piece.host, entry.address, piece.access}, false});
         return;
     }
     ++irregular_leaves_;
@@ -683,16 +752,23 @@ void AddressSpace::emit_addition(Table& table, unsigned slot) {
         log_.report(Trouble::not_ram, {iova, iova + (bytes - 1)}, 0);
     }
     if (mapped != 0) {
-        additions.push_back({{iova, bytes, HostAddress(), entry.address, access}, true});
+        push_addition({{iova, bytes, HostAddress(), entry.address, access}, true});
     }
 }
 
-bool AddressSpace::cut_before(Iova iova) const {
+inline void AddressSpace::push_addition(const Addition& addition) {
+    if (!unit_.delta.can_add(addition.mapping.iova)) [[unlikely]] {
+        flush();
+    }
+    unit_.delta.additions.push_back(addition);
+}
+
+inline bool AddressSpace::cut_before(Iova iova) const {
     const std::vector<Removal>& removals = unit_.delta.removals;
     return !removals.empty() && removals.back().end() == iova && removals.back().joined_after;
 }
 
-LeafRef AddressSpace::joined_successor(Table& table, unsigned slot) const {
+inline LeafRef AddressSpace::joined_successor(Table& table, unsigned slot) const {
     if (!joins_) {
         return {};
     }
@@ -703,13 +779,15 @@ LeafRef AddressSpace::joined_successor(Table& table, unsigned slot) const {
     return next && next.joined() ? next : LeafRef{};
 }
 
-void AddressSpace::emit_removal(Table& table, unsigned slot) {
-    const DecodedEntry entry = mirror_.format().decode(table.level, table.copy[slot]);
+inline void AddressSpace::emit_removal(Table& table, unsigned slot, const DecodedEntry& entry) {
+    if (!unit_.delta.can_remove(table.entry_iova(slot))) [[unlikely]] {
+        flush();
+    }
     const Access access = entry.access & table.access;
     Removal removal = {.iova = table.entry_iova(slot),
                        .bytes = table.entry_bytes(),
                        .joined_before = table.joined.test(slot)};
-    if (ram_.whole(entry.address, removal.bytes, access).bytes != 0) {
+    if (irregular_leaves_ == 0 || ram_.whole(entry.address, removal.bytes, access).bytes != 0) {
         removal.mapped_bytes = removal.bytes;
         removal.mappings = removal.joined_before || cut_before(removal.iova) ? 0 : 1;
         table.joined.clear(slot);
@@ -724,7 +802,7 @@ void AddressSpace::emit_removal(Table& table, unsigned slot) {
             ++removal.mappings;
         });
     }
-    if (anything_missing()) {
+    if (any_missing_) [[unlikely]] {
         for (HostBinding* binding : bindings_) {
             binding->removing({&table, slot}, removal.mappings, removal.mapped_bytes);
         }
@@ -734,7 +812,7 @@ void AddressSpace::emit_removal(Table& table, unsigned slot) {
     }
 }
 
-void AddressSpace::push_removal(const Removal& removal) {
+inline void AddressSpace::push_removal(const Removal& removal) {
     std::vector<Removal>& removals = unit_.delta.removals;
     if (!removals.empty() && removals.back().end() == removal.iova) {
         Removal& before = removals.back();
@@ -751,13 +829,17 @@ bool AddressSpace::same_on_host(Access before, Access after, Gpa guest, std::uin
     return before == after || RamSnapshot::same(ram_, before, ram_, after, guest, bytes);
 }
 
-bool AddressSpace::anything_missing() const {
-    return std::any_of(bindings_.begin(), bindings_.end(),
-                       [](const HostBinding* binding) { return binding->has_missing(); });
+void AddressSpace::look_for_missing() {
+    any_missing_ = std::any_of(bindings_.begin(), bindings_.end(),
+                               [](const HostBinding* binding) { return binding->has_missing(); });
 }
 
-void AddressSpace::flush_if_full() {
-    if (unit_.delta.full()) {
+DecodedEntry AddressSpace::decoded(const Table& table, unsigned slot) const {
+    return mirror_.format().decode(table.level, table.copy[slot]);
+}
+
+inline void AddressSpace::flush_if_full() {
+    if (unit_.delta.full()) [[unlikely]] {
         flush();
     }
 }
@@ -773,6 +855,7 @@ void AddressSpace::flush() {
         binding->execute(unit_.plan, delta.additions);
     }
     host_ns_ += unit_.clock.now_ns() - start;
+    look_for_missing();
     delta.clear();
     ticks_ = 1;
 }
@@ -794,7 +877,7 @@ void AddressSpace::check_ram() {
     mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
         if (moved(leaf)) {
             const std::uint64_t irregular = irregular_leaves_;
-            emit_removal(*leaf.table, leaf.slot);
+            emit_removal(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot));
             // Of a leaf in pieces, some may be where they were.
             tally_.resizes += irregular - irregular_leaves_;
             flush_if_full();
@@ -804,7 +887,7 @@ void AddressSpace::check_ram() {
     std::swap(ram_, previous_ram_);
     mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
         if (moved(leaf)) {
-            emit_addition(*leaf.table, leaf.slot);
+            emit_addition(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot));
             flush_if_full();
         }
     });

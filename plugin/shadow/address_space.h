@@ -29,6 +29,7 @@
 #include "plugin/shadow/options.h"
 #include "plugin/shadow/planner.h"
 #include "plugin/shadow/ram_snapshot.h"
+#include "plugin/shadow/range_list.h"
 #include "plugin/shadow/trouble_log.h"
 #include "plugin/telemetry/shadow_counters.h"
 
@@ -67,14 +68,22 @@ struct UnitResources {
 // One sync on its way.
 struct SyncJob {
     telemetry::SyncTrigger trigger = telemetry::SyncTrigger::domain;
-    IovaRange range = IovaRange::everything();
     // False if guest tables need not be looked at: a device came to a domain that is in step.
     bool walk = true;
 
+    // What is missing has to be gone through from the start.
+    void restart_retries() {
+        binding = 0;
+        retry_range = 0;
+        pass = {};
+    }
+
     // Progress; owned by AddressSpace::run.
     enum class Phase : std::uint8_t { begin, walk, retry } phase = Phase::begin;
+    std::size_t walk_range = 0;
     Iova cursor{};
     std::size_t binding = 0;
+    std::size_t retry_range = 0;
     HostBinding::RetryPass pass{};
     std::uint64_t refused_mappings = 0;
     std::uint64_t refused_tables = 0;
@@ -95,9 +104,17 @@ class AddressSpace {
     // Unmaps what is mapped for it.
     void detach(HostBinding& binding);
 
+    // Pages that the guest has invalidated, for the next sync whose trigger is `page`. That sync
+    // concerns them and nothing else; every other one concerns everything.
+    void add_pages(IovaRange range) { waiting_.add(range); }
+    // Whether a sync for pages is due.
+    [[nodiscard]] bool pages_waiting() const { return !waiting_.empty(); }
+    void drop_pages() { waiting_.clear(); }
+
     // Does some of `job`, until it is done (true) or the time has come (false; call again with the
-    // same job). At least one table is done in each call.
-    [[nodiscard]] bool run(SyncJob& job, std::uint64_t deadline_ns);
+    // same job before any other one). At least one table is done in each call. `now_ns` is the time
+    // at the start, and afterwards that at the end.
+    [[nodiscard]] bool run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns);
 
     [[nodiscard]] const DomainKey& key() const { return key_; }
     [[nodiscard]] const std::vector<HostBinding*>& bindings() const { return bindings_; }
@@ -116,6 +133,8 @@ class AddressSpace {
     // Entries [first, last] one by one.
     [[nodiscard]] bool sync_entries(Table& table, const std::uint64_t* guest, unsigned first,
                                     unsigned last, IovaRange range);
+    // The same of a table of the lowest level.
+    void sync_leaves(Table& table, const std::uint64_t* guest, unsigned first, unsigned last);
     // Tables below those of the 64 entries from 64 * `word` on that are set in `entries`. The
     // entries themselves did not change.
     [[nodiscard]] bool sync_children(Table& table, unsigned word, std::uint64_t entries,
@@ -128,11 +147,12 @@ class AddressSpace {
     // Entry `slot`, empty so far, has become a table or a leaf.
     [[nodiscard]] bool add_table(Table& table, unsigned slot, std::uint64_t value,
                                  const vtd::DecodedEntry& entry, IovaRange range);
-    void add_leaf(Table& table, unsigned slot, std::uint64_t value);
+    // `entry` is `value`, decoded.
+    void add_leaf(Table& table, unsigned slot, std::uint64_t value, const vtd::DecodedEntry& entry);
     // One beyond max-mappings, or a table full of them.
     void refuse_leaf(IovaRange range);
-    // The leaf at `slot` is gone.
-    void remove_leaf(Table& table, unsigned slot);
+    // The leaf at `slot`, which is `entry`, is gone.
+    void remove_leaf(Table& table, unsigned slot, const vtd::DecodedEntry& entry);
     // The table is gone with all below it.
     void remove_table(Table& table);
     void remove_leaves_at_once(Table& table);
@@ -156,9 +176,14 @@ class AddressSpace {
     void drop(Table& table);
 
     // ---- Deltas ----
+    // Mostly ascending; what belongs before something that is there already, as when a page's
+    // invalidation turns out to concern all of a table, has that carried out first.
 
-    void emit_addition(Table& table, unsigned slot);
-    void emit_removal(Table& table, unsigned slot);
+    // `entry` is what the mirror has at `slot`.
+    void emit_addition(Table& table, unsigned slot, const vtd::DecodedEntry& entry);
+    void emit_removal(Table& table, unsigned slot, const vtd::DecodedEntry& entry);
+    [[nodiscard]] vtd::DecodedEntry decoded(const Table& table, unsigned slot) const;
+    void push_addition(const Addition& addition);
     void push_removal(const Removal& removal);
     // Whether the removal emitted last ended inside a mapping that goes on at `iova`.
     [[nodiscard]] bool cut_before(Iova iova) const;
@@ -166,12 +191,15 @@ class AddressSpace {
     [[nodiscard]] LeafRef joined_successor(Table& table, unsigned slot) const;
     [[nodiscard]] bool same_on_host(Access before, Access after, Gpa guest,
                                     std::uint64_t bytes) const;
-    [[nodiscard]] bool anything_missing() const;
+    void look_for_missing();
     void flush_if_full();
     void flush();
 
     // Guest RAM may have moved: what resolves differently is mapped anew.
     void check_ram();
+    void begin(SyncJob& job);
+    [[nodiscard]] bool walk(SyncJob& job);
+    [[nodiscard]] bool retry(SyncJob& job);
     void finish(SyncJob& job);
     void account();
 
@@ -184,12 +212,17 @@ class AddressSpace {
     TroubleLog log_;
     std::vector<HostBinding*> bindings_;
     telemetry::DomainShadowCounters counters_;
+    RangeList waiting_;
+    RangeList ranges_;  // of the job that has begun
 
     std::uint64_t leaves_ = 0;
     // Leaves that are not in one stretch of RAM as a whole.
     std::uint64_t irregular_leaves_ = 0;
     // True once any leaf was joined to the one before it.
     bool joins_ = false;
+    // Whether any binding misses a leaf. As of the start of the call under way, or of the last
+    // host calls since; so it can be true for longer than there is anything.
+    bool any_missing_ = false;
 
     // Of the call of run() under way.
     telemetry::SyncCounters tally_;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // What a sync found to be needed: leaves that go and leaves that come, in order of IOVA, already
-// merged where they touch. Fixed capacity, allocated once: a sync that finds more carries out what
-// it has and goes on.
+// merged where they touch. All that goes goes first. Fixed capacity, allocated once: a sync that
+// finds more carries out what it has and goes on.
 #pragma once
 
 #include <cstddef>
@@ -33,10 +33,15 @@ struct Removal {
 struct Addition {
     HostMapping mapping;
     bool in_pieces = false;
+
+    [[nodiscard]] Iova end() const { return mapping.iova + mapping.bytes; }
 };
 
 struct Delta {
     static constexpr std::size_t kCapacity = 1024;
+    // Nothing is gained by gathering more additions than this, and they would fall out of the CPU's
+    // first cache; removals are worth gathering, since they may become one call.
+    static constexpr std::size_t kAdditionsAlone = 256;
 
     Delta() {
         removals.reserve(kCapacity);
@@ -44,7 +49,16 @@ struct Delta {
     }
     [[nodiscard]] bool empty() const { return removals.empty() && additions.empty(); }
     [[nodiscard]] bool full() const {
-        return removals.size() == kCapacity || additions.size() == kCapacity;
+        return removals.size() == kCapacity ||
+               additions.size() == (removals.empty() ? kAdditionsAlone : kCapacity);
+    }
+    // Whether what goes at `iova` comes after all that is here already, in order and in time.
+    [[nodiscard]] bool can_remove(Iova iova) const {
+        return (removals.empty() || removals.back().end() <= iova) &&
+               (additions.empty() || additions.back().end() <= iova);
+    }
+    [[nodiscard]] bool can_add(Iova iova) const {
+        return additions.empty() || additions.back().end() <= iova;
     }
     void clear() {
         removals.clear();

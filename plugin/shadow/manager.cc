@@ -19,7 +19,7 @@ namespace {
 
 // More syncs than this are not put off.
 constexpr std::size_t kMostJobs = 1024;
-constexpr std::uint64_t kNoDeadline = std::numeric_limits<std::uint64_t>::max();
+constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 
 // Clears what counts up and keeps what is "as of now".
 void clear(telemetry::HostCounters& counters) {
@@ -217,7 +217,9 @@ class Manager::Implementation {
 
     void sync_pages(DomainId domain, IovaRange range) {
         each_space_of(domain, [&](AddressSpace& space) {
-            add_job(space, {.trigger = SyncTrigger::page, .range = range});
+            if (space.pages_waiting() || add_job(space, {.trigger = SyncTrigger::page})) {
+                space.add_pages(range);
+            }
         });
         run_unless_batched();
     }
@@ -239,23 +241,26 @@ class Manager::Implementation {
     }
     [[nodiscard]] bool caught_up() const { return jobs_.empty(); }
 
-    void finish() {
-        if (jobs_.empty()) {
-            return;
-        }
-        const std::uint64_t start = unit_.clock.now_ns();
-        (void)work(kNoDeadline);
-        counters_.hold_ns.record(unit_.clock.now_ns() - start);
-    }
+    void finish() { (void)run(kNoLimit); }
 
+    // True if everything is done.
     bool run(std::uint64_t budget_ns) {
         if (jobs_.empty()) {
             return true;
         }
         const std::uint64_t start = unit_.clock.now_ns();
-        const bool done = work(start + budget_ns);
-        counters_.hold_ns.record(unit_.clock.now_ns() - start);
-        return done;
+        const std::uint64_t deadline = budget_ns == kNoLimit ? kNoLimit : start + budget_ns;
+        std::uint64_t now = start;
+        std::size_t done = 0;
+        while (done < jobs_.size() && jobs_[done].space->run(jobs_[done].sync, deadline, now)) {
+            ++done;
+            if (now >= deadline) {
+                break;
+            }
+        }
+        jobs_.erase(jobs_.begin(), jobs_.begin() + static_cast<std::ptrdiff_t>(done));
+        counters_.hold_ns.record(now - start);
+        return jobs_.empty();
     }
 
     // ---- Looking at it ----
@@ -356,8 +361,7 @@ class Manager::Implementation {
     void restart_retries(const AddressSpace& space) {
         for (Job& job : jobs_) {
             if (job.space == &space) {
-                job.sync.binding = 0;
-                job.sync.pass = {};
+                job.sync.restart_retries();
             }
         }
     }
@@ -371,59 +375,28 @@ class Manager::Implementation {
         }
     }
 
-    // Puts a sync off, unless one that has not begun yet covers it, or can be made to.
-    void add_job(AddressSpace& space, const SyncJob& sync) {
-        const bool everything = sync.walk && sync.range == IovaRange::everything();
-        if (everything) {
-            std::erase_if(jobs_, [&](const Job& job) {
-                return job.space == &space && job.sync.phase == SyncJob::Phase::begin &&
-                       job.sync.trigger == SyncTrigger::page;
-            });
+    // Puts a sync off, and returns true; or false if one that has not begun yet covers it.
+    bool add_job(AddressSpace& space, const SyncJob& sync) {
+        const auto waiting = [&](const Job& job) {
+            return job.space == &space && job.sync.phase == SyncJob::Phase::begin;
+        };
+        const bool covered = std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) {
+            return waiting(job) && job.sync.walk && job.sync.trigger != SyncTrigger::page;
+        });
+        if (covered) {
+            return false;
         }
-        for (auto job = jobs_.rbegin(); job != jobs_.rend(); ++job) {
-            if (job->space != &space || job->sync.phase != SyncJob::Phase::begin) {
-                continue;
-            }
-            if (job->sync.walk && job->sync.range == IovaRange::everything()) {
-                return;
-            }
-            if (sync.trigger == SyncTrigger::page && job->sync.trigger == SyncTrigger::page) {
-                if (extend(job->sync.range, sync.range)) {
-                    return;
-                }
-                break;
-            }
+        if (sync.walk && sync.trigger != SyncTrigger::page && space.pages_waiting()) {
+            std::erase_if(jobs_, [&](const Job& job) {
+                return waiting(job) && job.sync.trigger == SyncTrigger::page;
+            });
+            space.drop_pages();
         }
         if (jobs_.size() == kMostJobs) {
             finish();
         }
         jobs_.push_back({&space, sync});
-    }
-
-    // Makes `range` the union of both if that leaves out nothing and adds nothing.
-    static bool extend(IovaRange& range, IovaRange other) {
-        const bool apart = (other.first > range.last && other.first - range.last > 1) ||
-                           (range.first > other.last && range.first - other.last > 1);
-        if (apart) {
-            return false;
-        }
-        range = {std::min(range.first, other.first), std::max(range.last, other.last)};
         return true;
-    }
-
-    // True if everything is done.
-    bool work(std::uint64_t deadline_ns) {
-        std::size_t done = 0;
-        bool in_time = true;
-        while (in_time && done < jobs_.size()) {
-            in_time = jobs_[done].space->run(jobs_[done].sync, deadline_ns);
-            if (in_time) {
-                ++done;
-                in_time = deadline_ns == kNoDeadline || unit_.clock.now_ns() < deadline_ns;
-            }
-        }
-        jobs_.erase(jobs_.begin(), jobs_.begin() + static_cast<std::ptrdiff_t>(done));
-        return jobs_.empty();
     }
 
     void run_unless_batched() {

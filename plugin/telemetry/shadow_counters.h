@@ -17,7 +17,7 @@ namespace umbra::telemetry {
 enum class SyncTrigger : std::uint8_t {
     global,   // global IOTLB invalidation (GI)
     domain,   // domain-selective IOTLB invalidation (DSI)
-    page,     // page-selective IOTLB invalidations (PSI); adjacent ones of a batch are one sync
+    page,     // page-selective IOTLB invalidations (PSI); those of a batch are one sync
     context,  // translation or the root table changed
     attach,   // a device came to the domain
     replay,   // a host mapper lost everything and gets it again

@@ -101,9 +101,10 @@ class Subject {
     double ring();
     [[nodiscard]] Traffic traffic();
     void clear_traffic();
-    // Throws unless `actual` says that each of `devices` was told of these bytes.
+    // Throws unless `actual` says that each of `devices` was told of these bytes; up to `holes`
+    // bytes in between may have been unmapped with them.
     void check(const char* operation, const Traffic& actual, std::uint64_t mapped,
-               std::uint64_t unmapped, unsigned devices) const;
+               std::uint64_t unmapped, unsigned devices, std::uint64_t holes = 0) const;
     [[nodiscard]] unsigned devices_of_first_domain() const;
     [[nodiscard]] Measurement unchanged(const qtest::Descriptor& descriptor, unsigned repetitions);
     // Batches of one kind of change, timed when `timing_maps` says so.
