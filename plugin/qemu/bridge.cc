@@ -2,6 +2,7 @@
 #include "plugin/qemu/bridge.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -11,13 +12,15 @@
 #include <string>
 
 #include "plugin/qemu/guest_ram.h"
-#include "plugin/qemu/shadow_json.h"
 #include "plugin/qemu/shadow_seam.h"
-#include "plugin/qemu/statistics.h"
+#include "plugin/qemu/snapshot.h"
+#include "plugin/qemu/verification_json.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/manager.h"
 #include "plugin/shadow/options.h"
 #include "plugin/shadow/unit_contexts.h"
+#include "plugin/telemetry/json.h"
+#include "plugin/telemetry/wire.h"
 #include "plugin/vtd/unit.h"
 
 namespace {
@@ -171,6 +174,13 @@ char* copy_of(const std::string& text) {
     return copy.release();
 }
 
+template <class Clock>
+std::uint64_t nanoseconds_of() {
+    const auto since = Clock::now().time_since_epoch();
+    return static_cast<std::uint64_t>(
+        std::chrono::duration_cast<std::chrono::nanoseconds>(since).count());
+}
+
 UmbraTranslation to_c(const vtd::Translation& translation) {
     return {
         .ok = translation.ok,
@@ -204,8 +214,7 @@ struct UmbraUnit {
           memory(outside.write_memory, outside.opaque),
           messages(platform),
           // Keeps the address; nothing is invalidated before the guest runs.
-          unit(from_c(properties),
-               {.memory = memory, .messages = messages, .observer = &observer}),
+          unit(from_c(properties), {.memory = memory, .messages = messages, .observer = &observer}),
           ram(memory),
           events(platform),
           contexts(unit),
@@ -228,7 +237,24 @@ struct UmbraUnit {
     shadow::UnitContexts contexts;
     shadow::Manager manager;
     UnitObserver observer;
+    std::uint64_t counting_since_ns = nanoseconds_of<std::chrono::steady_clock>();
 };
+
+namespace {
+
+umbra::telemetry::snapshot::Snapshot snapshot_of(const UmbraUnit& unit,
+                                                 const UmbraSnapshotStamp& stamp) {
+    return umbra::take_snapshot({.unit = stamp.unit,
+                                 .sequence = stamp.sequence,
+                                 .interval_ns = stamp.interval_ns,
+                                 .dropped = stamp.dropped,
+                                 .taken_unix_ns = nanoseconds_of<std::chrono::system_clock>(),
+                                 .taken_ns = nanoseconds_of<std::chrono::steady_clock>(),
+                                 .counting_since_ns = unit.counting_since_ns},
+                                unit.unit.counters(), unit.manager);
+}
+
+}  // namespace
 
 extern "C" {
 
@@ -365,14 +391,24 @@ bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) noexcept 
     return unit->unit.restore(saved);
 }
 
-char* umbra_unit_statistics(const UmbraUnit* unit) noexcept {
-    return copy_of(umbra::statistics_json(unit->unit.counters(),
-                                          umbra::shadow_statistics_json(unit->manager)));
+char* umbra_unit_statistics(const UmbraUnit* unit, const UmbraSnapshotStamp* stamp) noexcept {
+    const auto snapshot = snapshot_of(*unit, *stamp);
+    return copy_of(umbra::telemetry::to_json(umbra::telemetry::snapshot::record(snapshot)));
+}
+
+char* umbra_unit_snapshot(const UmbraUnit* unit, const UmbraSnapshotStamp* stamp,
+                          size_t* size) noexcept {
+    const auto snapshot = snapshot_of(*unit, *stamp);
+    const std::string bytes =
+        umbra::telemetry::encode_delimited(umbra::telemetry::snapshot::record(snapshot));
+    *size = bytes.size();
+    return copy_of(bytes);
 }
 
 void umbra_unit_clear_statistics(UmbraUnit* unit) noexcept {
     unit->unit.clear_counters();
     unit->manager.clear_counters();
+    unit->counting_since_ns = nanoseconds_of<std::chrono::steady_clock>();
 }
 
 void umbra_string_free(char* string) noexcept {

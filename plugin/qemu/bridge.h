@@ -139,9 +139,9 @@ void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
 void umbra_unit_reset(UmbraUnit* unit) UMBRA_NOEXCEPT;    /* [BQL] */
 
 /* A write to a register can leave work over, if the guest's invalidations changed so much that one
- * call would hold the lock for long: then the guest's wait descriptor completes later. Whoever wrote
- * the register sees to it that umbra_unit_work() is called, which does some more and says whether
- * there is still some left, with the lock let go in between. [BQL] */
+ * call would hold the lock for long: then the guest's wait descriptor completes later. Whoever
+ * wrote the register sees to it that umbra_unit_work() is called, which does some more and says
+ * whether there is still some left, with the lock let go in between. [BQL] */
 bool umbra_unit_has_work(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 bool umbra_unit_work(UmbraUnit* unit) UMBRA_NOEXCEPT;
 
@@ -222,7 +222,7 @@ void umbra_shadow_remove(UmbraUnit* unit, UmbraShadowDevice* device) UMBRA_NOEXC
 void umbra_shadow_replay(UmbraUnit* unit, UmbraShadowDevice* device) UMBRA_NOEXCEPT;
 
 /* What the guest's tables say beside what is mapped on the host, as one JSON object
- * (shadow_json.h says what is in it). Free it with umbra_string_free(). [BQL] */
+ * (verification_json.h says what is in it). Free it with umbra_string_free(). [BQL] */
 char* umbra_unit_verify(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 
 /* ---- State and statistics ---- */
@@ -242,10 +242,21 @@ void umbra_unit_save(const UmbraUnit* unit, UmbraSavedState* state) UMBRA_NOEXCE
 /* False, and nothing changed, if `state` is not one of a unit with these properties. [BQL] */
 bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) UMBRA_NOEXCEPT;
 
-/* The counters as one JSON object (statistics.h says what is in it). Free the string with
+/* What a snapshot says about itself; plugin/telemetry/umbra.proto describes both. */
+typedef struct UmbraSnapshotStamp {
+    const char* unit;
+    uint64_t sequence;
+    uint64_t interval_ns;
+    uint64_t dropped;
+} UmbraSnapshotStamp;
+
+/* A snapshot of the counters as one JSON object. Free it with umbra_string_free(). [BQL] */
+char* umbra_unit_statistics(const UmbraUnit* unit, const UmbraSnapshotStamp* stamp) UMBRA_NOEXCEPT;
+/* The same in binary form, preceded by its length, as files and streams have it. Free it with
  * umbra_string_free(). [BQL] */
-char* umbra_unit_statistics(const UmbraUnit* unit) UMBRA_NOEXCEPT;
-void umbra_unit_clear_statistics(UmbraUnit* unit) UMBRA_NOEXCEPT;
+char* umbra_unit_snapshot(const UmbraUnit* unit, const UmbraSnapshotStamp* stamp,
+                          size_t* size) UMBRA_NOEXCEPT;
+void umbra_unit_clear_statistics(UmbraUnit* unit) UMBRA_NOEXCEPT; /* [BQL] */
 void umbra_string_free(char* string) UMBRA_NOEXCEPT;
 
 #ifdef __cplusplus

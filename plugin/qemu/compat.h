@@ -38,6 +38,14 @@ typedef void UmbraClassData;
 #define umbra_dma_translation_wanted(x86_iommu) true
 #endif
 
+// The side of a character device that its user holds was called CharBackend until 10.2.
+#include "chardev/char-fe.h"
+#if UMBRA_QEMU_AT_LEAST(10, 2)
+typedef CharFrontend UmbraCharFrontend;
+#else
+typedef CharBackend UmbraCharFrontend;
+#endif
+
 // VFIO's container was called VFIOContainerBase, and its functions took other arguments,
 // until 10.1.
 #if UMBRA_QEMU_AT_LEAST(10, 1)

@@ -21,6 +21,7 @@
 #include "plugin/qemu/irqchip_option.h"
 #include "plugin/qemu/ram_listener.h"
 #include "plugin/qemu/shadow_port.h"
+#include "plugin/qemu/stats_output.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
 #include "qemu/error-report.h"
@@ -56,6 +57,7 @@ struct UmbraViommu {
     char* on_map_error;
     uint64_t max_mappings;
     uint32_t max_tables;
+    UmbraStatsOutput stats;
 
     UmbraUnit* unit;
     MemoryRegion registers;
@@ -102,6 +104,11 @@ static const PropertyHelp property_help[] = {
      "Budget against hostile tables: leaf entries of one guest domain"},
     {"max-tables", "NUMBER", "32768",
      "Budget against hostile tables: table pages of one guest domain; twice as many in all"},
+    {"stats-file", "PATH", "none",
+     "Write the counters there when QEMU exits, for umbra-stat; stats-write does it at once"},
+    {"stats-chardev", "ID", "none",
+     "Send the counters to whoever reads this -chardev, at an interval, for umbra-stat"},
+    {"stats-interval", "NUMBER", "1000", "Milliseconds between two messages over stats-chardev"},
 };
 
 void umbra_viommu_print_help(FILE* out) {
@@ -121,6 +128,7 @@ void umbra_viommu_print_help(FILE* out) {
         "\nWhile the machine runs (QMP; the path ends in the device's id):\n\n"
         "  qom-get /machine/peripheral/ID statistics        counters, as one object\n"
         "  qom-set /machine/peripheral/ID statistics-clear  true sets them to 0\n"
+        "  qom-set /machine/peripheral/ID stats-write       true writes them to stats-file\n"
         "  qom-get /machine/peripheral/ID verify            guest tables beside host mappings\n");
 }
 
@@ -539,6 +547,13 @@ static void connect_devices(UmbraViommu* self, const UmbraUnitProperties* proper
     qemu_add_machine_init_done_notifier(&self->machine_done);
 }
 
+/* What the operator calls it. */
+static const char* unit_name(const UmbraViommu* self) {
+    const char* id = DEVICE(self)->id;
+
+    return id != NULL ? id : TYPE_UMBRA_VIOMMU;
+}
+
 static void unit_realize(DeviceState* device, Error** errp) {
     UmbraViommu* self = UMBRA_VIOMMU(device);
     const UmbraPlatform platform = {
@@ -573,6 +588,11 @@ static void unit_realize(DeviceState* device, Error** errp) {
     }
 
     self->unit = umbra_unit_new(&properties, &options, &platform);
+    if (!umbra_stats_output_start(&self->stats, self->unit, unit_name(self), errp)) {
+        umbra_unit_free(self->unit);
+        self->unit = NULL;
+        return;
+    }
     self->work = timer_new_ms(QEMU_CLOCK_REALTIME, do_work, self);
     umbra_ram_listener_start(&self->ram, self->unit);
 
@@ -654,12 +674,14 @@ static void visit_json(Visitor* visitor, const char* name, char* json, Error** e
 static void get_statistics(Object* object, Visitor* visitor, const char* name, void* opaque,
                            Error** errp) {
     UmbraViommu* self = UMBRA_VIOMMU(object);
+    const UmbraSnapshotStamp stamp = {.unit = unit_name(self), .dropped = self->stats.dropped};
 
     if (self->unit == NULL) {
         error_setg(errp, "the device is not realized");
         return;
     }
-    visit_json(visitor, name, umbra_unit_statistics(self->unit), errp);
+
+    visit_json(visitor, name, umbra_unit_statistics(self->unit, &stamp), errp);
 }
 
 static void get_verify(Object* object, Visitor* visitor, const char* name, void* opaque,
@@ -681,6 +703,16 @@ static void set_statistics_clear(Object* object, bool value, Error** errp) {
     }
 }
 
+static void set_stats_write(Object* object, bool value, Error** errp) {
+    UmbraViommu* self = UMBRA_VIOMMU(object);
+
+    if (self->unit == NULL) {
+        error_setg(errp, "the device is not realized");
+    } else if (value) {
+        umbra_stats_output_write_file(&self->stats, errp);
+    }
+}
+
 /* ---- Types ---- */
 
 static const Property viommu_properties[] = {
@@ -692,6 +724,9 @@ static const Property viommu_properties[] = {
     DEFINE_PROP_STRING("on-map-error", UmbraViommu, on_map_error),
     DEFINE_PROP_UINT64("max-mappings", UmbraViommu, max_mappings, 4194304),
     DEFINE_PROP_UINT32("max-tables", UmbraViommu, max_tables, 32768),
+    DEFINE_PROP_STRING("stats-file", UmbraViommu, stats.file),
+    DEFINE_PROP_STRING("stats-chardev", UmbraViommu, stats.chardev),
+    DEFINE_PROP_UINT32("stats-interval", UmbraViommu, stats.interval, 1000),
 };
 
 static void viommu_class_init(ObjectClass* klass, UmbraClassData* data) {
@@ -728,6 +763,9 @@ static void viommu_class_init(ObjectClass* klass, UmbraClassData* data) {
     object_class_property_add_bool(klass, "statistics-clear", NULL, set_statistics_clear);
     object_class_property_set_description(klass, "statistics-clear",
                                           "Writing true sets all statistics to 0");
+    object_class_property_add_bool(klass, "stats-write", NULL, set_stats_write);
+    object_class_property_set_description(klass, "stats-write",
+                                          "Writing true writes the statistics to stats-file");
 }
 
 void umbra_viommu_register_types(void) {

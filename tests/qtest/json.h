@@ -29,6 +29,8 @@ class Json {
     // The whole text must be one value, with white space around it at most.
     [[nodiscard]] static Json parse(std::string_view text);
 
+    friend bool operator==(const Json&, const Json&) = default;
+
     [[nodiscard]] bool has(const std::string& member) const;
     // Members of objects. JsonError names the member that is missing.
     [[nodiscard]] const Json& operator[](const std::string& member) const;

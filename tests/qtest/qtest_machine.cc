@@ -371,6 +371,17 @@ void QtestMachine::system_reset() {
     }
 }
 
+void QtestMachine::quit() {
+    try {
+        qmp_->send(R"({"execute": "quit"})");
+        if (!child_->wait_exit(answer_limit_)) {
+            throw TransportError("QEMU does not quit");
+        }
+    } catch (const TransportError& error) {
+        throw with_output(error);
+    }
+}
+
 bool QtestMachine::runs() {
     return !child_->wait_exit(std::chrono::milliseconds(0));
 }

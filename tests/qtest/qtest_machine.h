@@ -119,6 +119,10 @@ class QtestMachine {
 
     void system_reset();
 
+    // Ends QEMU as an operator would, and waits until it has ended.
+    void quit();
+
+    [[nodiscard]] pid_t pid() const { return child_->pid(); }
     [[nodiscard]] std::string output() const { return child_->output(); }
     [[nodiscard]] bool runs();
     // QEMU's memory that no file is behind, as the kernel counts it. Guest RAM is not in it.

@@ -16,7 +16,8 @@ KERNEL = ("build-essential", "flex", "bison", "bc", "libelf-dev", "libssl-dev", 
 IMAGES = ("build-essential", "busybox-static", "binutils", "zstd")
 FIO = ("build-essential", "dpkg-dev", "libaio-dev", "zlib1g-dev", "xz-utils")
 FIRMWARE = ("seabios", "qemu-system-data")
-PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libbenchmark-dev")
+PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libbenchmark-dev",
+          "libprotobuf-dev", "protobuf-compiler")
 BENCH = (*PLUGIN, "python3-matplotlib")
 # cpio reads an archive that ours wrote; clang has the fuzzer.
 TESTS = (*PLUGIN, "cpio", "clang", "libclang-rt-dev")

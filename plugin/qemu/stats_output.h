@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * Where a unit's snapshots go (plugin/telemetry/umbra.proto): into a file, when QEMU exits and on
+ * demand, and as a stream over a character device. Nothing of it is on the path of an invalidation
+ * or of DMA, and nothing waits for a reader.
+ *
+ * The stream carries whole messages. What the reader's socket does not take of a message is kept
+ * and sent when it can; until then no other message is begun, and those that would be due are
+ * dropped and counted. A reader that connects begins with a whole message; while there is none, no
+ * snapshot is taken.
+ */
+#ifndef UMBRA_QEMU_STATS_OUTPUT_H
+#define UMBRA_QEMU_STATS_OUTPUT_H
+
+#include "chardev/char-fe.h"
+#include "plugin/qemu/bridge.h"
+#include "qemu/notify.h"
+#include "qemu/timer.h"
+
+typedef struct UmbraStatsOutput {
+    /* Properties. */
+    char* file;        /* NULL: none */
+    char* chardev;     /* id; NULL: none */
+    uint32_t interval; /* milliseconds */
+
+    const UmbraUnit* unit;
+    const char* name;
+    uint64_t files_written;
+    Notifier exit;
+
+    UmbraCharFrontend stream;
+    QEMUTimer* timer;
+    uint64_t sequence;
+    uint64_t dropped;
+    /* The message under way; NULL between messages. */
+    char* message;
+    size_t size;
+    size_t sent;
+    guint watch; /* on the stream having room; 0: none */
+} UmbraStatsOutput;
+
+/* Checks the properties and begins. `unit` and `name` stay for good. On failure nothing is left
+ * behind. */
+bool umbra_stats_output_start(UmbraStatsOutput* output, const UmbraUnit* unit, const char* name,
+                              Error** errp);
+
+/* Replaces the file by one with a snapshot of now. */
+bool umbra_stats_output_write_file(UmbraStatsOutput* output, Error** errp);
+
+#endif
