@@ -102,6 +102,15 @@ class Keys(ScratchCase):
             seen.append(kernel._request(extra))
         self.assertEqual(len(set(seen)), 5)
 
+    def test_patches_of_kconfig_decide_when_to_configure(self):
+        (self.folder / "1.patch").write_text("--- a/drivers/iommu/iova.c\n+++ b/drivers/iommu/iova.c\n")
+        options = kernel.KernelOptions(patches=self.folder)
+        self.assertEqual(kernel._patches_of_kconfig(options), [])
+        text = "--- a/drivers/iommu/Kconfig\n+++ b/drivers/iommu/Kconfig\n"
+        (self.folder / "2.patch").write_text(text)
+        self.assertEqual(kernel._patches_of_kconfig(options), [text])
+        self.assertEqual(kernel._patches_of_kconfig(kernel.KernelOptions()), [])
+
 
 PATCH_1 = """\
 From: Somebody <somebody@example.org>

@@ -4,7 +4,7 @@
 Trees live in the cache. A stock tree is one source version with one configuration; a patched tree is a copy of it that
 follows a patch series (umbra.patches). What the VMs need is copied out of a tree into a product folder:
 
-    bzImage  config  System.map  Module.symvers  *.ko  dma_map_benchmark  build-info.json
+    bzImage  config  System.map  Module.symvers  *.ko  kunit/*.ko  dma_map_benchmark  build-info.json
 """
 
 import dataclasses
@@ -24,7 +24,12 @@ DEFAULT_FRAGMENTS = ("base", "vfio-host", "guest")
 SERIES = PROJECT / "guest-kernel-patches" / "linux-6.12"
 GUEST_MODULE = PROJECT / "tests" / "guest" / "module"
 
+# What only a kernel with a series can have. A series need not have all of it.
+SERIES_FRAGMENT = FRAGMENTS / "series.config"
+
 SOURCE_PACKAGE = "linux-source-6.12"
+# Title of the step that fails if a kernel does not compile.
+BUILDING = "Building Linux"
 _RECIPE = 1
 _GIGABYTES = 4.0
 _BENCHMARK = "tools/testing/selftests/dma/dma_map_benchmark.c"
@@ -60,6 +65,11 @@ class KernelProduct:
         return sorted(self.folder.glob("*.ko"))
 
     @property
+    def kunit_modules(self) -> list[Path]:
+        """KUnit and its tests. They are apart because loading them runs them, which no other VM wants."""
+        return sorted((self.folder / "kunit").glob("*.ko"))
+
+    @property
     def benchmark(self) -> Path:
         """dma_map_benchmark, the statically linked user-space half of the kernel's benchmark."""
         return self.folder / "dma_map_benchmark"
@@ -87,6 +97,20 @@ def check_bzimage(path: Path) -> None:
                         "Give arch/x86/boot/bzImage of a kernel build.")
 
 
+def is_kunit_module(module: Path) -> bool:
+    """True for KUnit itself and for modules that depend on it, as .modinfo says."""
+    return module.stem == "kunit" or bool(re.search(rb"\0depends=(?:[\w,]*,)?kunit[,\0]", module.read_bytes()))
+
+
+def check_source(source: Path) -> None:
+    """Raises UserError unless the folder is a Linux source tree that can be built somewhere else."""
+    if not (source / "Kbuild").is_file() or not (source / "scripts/kconfig/merge_config.sh").is_file():
+        raise UserError(ExitCode.USAGE, f"{source} holds no Linux source tree.")
+    if (source / ".config").exists() or (source / "include/config").exists():
+        raise UserError(ExitCode.USAGE, f"{source} was built in place, so it cannot be built elsewhere.",
+                        f"Run: make -C {source} mrproper (it removes .config)")
+
+
 def fragment_path(name: str) -> Path:
     """A fragment by path, or by its name in qemu-configs/kernel/."""
     for path in (Path(name), FRAGMENTS / f"{name}.config"):
@@ -101,7 +125,8 @@ def _home() -> Path:
 
 
 def _all_fragments(options: KernelOptions) -> list[Path]:
-    return [FRAGMENTS / f"{name}.config" for name in DEFAULT_FRAGMENTS] + list(options.fragments)
+    own = [SERIES_FRAGMENT] if options.patches or options.source else []
+    return [FRAGMENTS / f"{name}.config" for name in DEFAULT_FRAGMENTS] + own + list(options.fragments)
 
 
 def _compiler() -> str:
@@ -154,9 +179,11 @@ def ensure(options: KernelOptions) -> KernelProduct:
         version, tarball = _obtain_source(options, log)
         folder = _home() / f"{version}-{cache.key_of(version=version, **_product_inputs(options))}"
         if not (folder / "bzImage").exists():
-            tree = _stock_tree(version, tarball, options, log)
+            stock = dataclasses.replace(options, patches=None)
+            tree = _stock_tree(version, tarball, stock, log)
             if options.patches:
-                _make(tree, tree, dataclasses.replace(options, patches=None), log, lock)
+                if not options.fragments:
+                    _make(tree, tree, stock, log, lock)
                 tree = _patched_tree(tree, options, log)
             _make(tree, tree, options, log, lock)
             _collect(tree, tree, folder, options, log)
@@ -212,7 +239,8 @@ def _stock_tree(version: str, tarball: Path, options: KernelOptions, log: Path) 
 
 
 def _patched_tree(stock: Path, options: KernelOptions, log: Path) -> Path:
-    """A copy of the stock tree with the series applied. The stock tree is built first, so the copy is nearly built."""
+    """A copy of the stock tree with the series applied. The stock tree of the usual configuration is built first, so
+    the copy is nearly built; with further fragments nobody asks for the stock kernel."""
     series = patches.series(options.patches)
     tree = stock.with_name(f"{stock.name}-{cache.key_of(series=options.patches)}")
     if not tree.is_dir():
@@ -238,7 +266,7 @@ def _make(source: Path, output: Path, options: KernelOptions, log: Path, lock: i
     variables = environment(**_IDENTITY)
     wanted = output / ".umbra-config"
     fragments = _all_fragments(options)
-    text = "".join(path.read_text() for path in fragments)
+    text = "".join(path.read_text() for path in fragments) + "".join(_patches_of_kconfig(options))
     if not wanted.exists() or wanted.read_text() != text or not (output / ".config").exists():
         wanted.unlink(missing_ok=True)
         progress.run("Configuring the kernel", [*make, "allnoconfig"], log, env=variables, keep_open=[lock])
@@ -248,8 +276,15 @@ def _make(source: Path, output: Path, options: KernelOptions, log: Path, lock: i
         progress.run("Resolving the configuration", [*make, "olddefconfig"], log, env=variables, keep_open=[lock])
         _check_configuration(output / ".config", options)
         cache.write_atomically(wanted, text)
-    progress.run(f"Building Linux ({source.name})", [*make, "bzImage", "modules"], log, env=variables,
+    progress.run(f"{BUILDING} ({source.name})", [*make, "bzImage", "modules"], log, env=variables,
                  keep_open=[lock])
+
+
+def _patches_of_kconfig(options: KernelOptions) -> list[str]:
+    """Those of the series that change which options there are, and with it what the fragments can ask for."""
+    series = patches.series(options.patches) if options.patches else []
+    return [patch.read_text(errors="replace") for patch in series
+            if any(Path(name).name.startswith("Kconfig") for name in patches.files_named_by(patch))]
 
 
 def lost_options(config: str, fragment: str) -> list[str]:
@@ -272,7 +307,7 @@ def _check_configuration(config: Path, options: KernelOptions) -> None:
     text = config.read_text()
     for fragment in _all_fragments(options):
         lost = lost_options(text, fragment.read_text())
-        if not lost:
+        if not lost or fragment == SERIES_FRAGMENT:
             continue
         what = f"This kernel does not take what {fragment.name} asks for: {', '.join(lost)}."
         if options.source:
@@ -292,7 +327,9 @@ def _collect(source: Path, output: Path, folder: Path, options: KernelOptions, l
         order = output / "modules.order"
         for line in order.read_text().split() if order.exists() else ():
             module = output / Path(line).with_suffix(".ko")
-            shutil.copyfile(module, new / module.name)
+            into = new / "kunit" if is_kunit_module(module) else new
+            into.mkdir(exist_ok=True)
+            shutil.copyfile(module, into / module.name)
         _build_guest_module(source, output, new, options, log)
         if (source / _BENCHMARK).exists():
             # -idirafter: only the kernel's own map_benchmark.h comes from the tree, everything else from libc.
@@ -326,11 +363,7 @@ def _build_guest_module(source: Path, output: Path, into: Path, options: KernelO
 
 def _ensure_own(options: KernelOptions) -> KernelProduct:
     source = options.source
-    if not (source / "Kbuild").is_file() or not (source / "scripts/kconfig/merge_config.sh").is_file():
-        raise UserError(ExitCode.USAGE, f"{source} holds no Linux source tree.")
-    if (source / ".config").exists() or (source / "include/config").exists():
-        raise UserError(ExitCode.USAGE, f"{source} was built in place, so it cannot be built elsewhere.",
-                        f"Run: make -C {source} mrproper (it removes .config)")
+    check_source(source)
     packages.ensure(packages.KERNEL, options.offline)
     key = cache.key_of(source=source, fragments=[str(path) for path in options.fragments])
     with cache.lock(f"kernel-own-{key}") as lock:
@@ -346,8 +379,7 @@ def _ensure_own(options: KernelOptions) -> KernelProduct:
 
 def _copy_out(product: KernelProduct, target: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
-    for path in product.folder.iterdir():
-        shutil.copy2(path, target / path.name)
+    shutil.copytree(product.folder, target, dirs_exist_ok=True)
     return target
 
 
@@ -355,10 +387,10 @@ def main() -> None:
     parser = command.Parser(
         prog="build-kernel", description="Builds the kernel of the VMs: Linux 6.12 from Debian, allnoconfig plus "
         "qemu-configs/kernel/{base,vfio-host,guest}.config, and the guest's test module.",
-        epilog="Example: scripts/build-kernel --patches guest-kernel-patches/linux-6.12 --config kunit")
+        epilog="Example: scripts/build-kernel --patches guest-kernel-patches/linux-6.12 --config debug")
     parser.add_argument("--patches", metavar="FOLDER", type=Path, help="apply a series of patches (default: none)")
     parser.add_argument("--config", metavar="FRAGMENT", nargs="+", action="extend", default=[],
-                        help="further fragments: files, or names in qemu-configs/kernel (debug, kunit)")
+                        help="further fragments: files, or names in qemu-configs/kernel (debug)")
     parser.add_argument("--source", metavar="FOLDER", type=Path,
                         help="build this kernel tree instead; it is not written to")
     parser.add_argument("--out", metavar="FOLDER", type=Path, help="also copy the product here")

@@ -94,11 +94,12 @@ class Display:
 
 
 class StepFailed(UserError):
-    """A program ended with a failure. `output`: what it said about that, and the end of what it printed."""
+    """A program ended with a failure. `title`: the step. `output`: what the program said, and the end of it."""
 
     def __init__(self, title: str, status: int, log: Path, output: str):
         reason = f"signal {-status}" if status < 0 else f"status {status}"
         super().__init__(ExitCode.ENVIRONMENT, f"{title} failed ({reason}); the log is {log}. It says:\n{output}\n")
+        self.title = title
         self.log = log
         self.output = output
 

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kernel with guest-kernel-patches/, as scripts/regress tries it: data under every policy, settings written while
+I/O runs, its KUnit tests; and that a broken patch does not get past."""
+
+import re
+import tempfile
+import unittest
+import xml.etree.ElementTree as xml
+from pathlib import Path
+
+from umbra.products import TREE
+
+from vm_case import VmCase
+
+LIMIT = 1500
+
+
+class RegressCase(VmCase):
+    def regress(self, *words: str, status: int = 0) -> dict[str, str]:
+        """Runs scripts/regress; returns its cases, each with `ok`, `not ok` or `skip`."""
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder) / "report.xml"
+            done = self.run_script("regress", "--offline", "--out", str(self.run_directory()), "--junit", str(report),
+                                   *words, timeout=LIMIT)
+            said = f"{done.stdout}\n{done.stderr}"
+            self.assertEqual(done.returncode, status, said)
+            verdicts = self.verdicts(done.stdout)
+            cases = xml.parse(report).getroot().findall("testsuite/testcase")
+        self.assertTrue(done.stdout.startswith(f"KTAP version 1\n1..{len(verdicts)}\n"), said)
+        self.assertEqual(len(cases), len(verdicts))
+        return verdicts
+
+    @staticmethod
+    def verdicts(report: str) -> dict[str, str]:
+        found = re.findall(r"^(ok|not ok) \d+ (\S+)( # SKIP .*)?$", report, re.MULTILINE)
+        return {name: "skip" if skipped else word for word, name, skipped in found}
+
+    def all_ok(self, verdicts: dict[str, str], *names: str) -> None:
+        """All cases passed, and those named are among them."""
+        self.assertEqual(set(verdicts.values()), {"ok"}, verdicts)
+        for name in names:
+            self.assertIn(name, verdicts)
+
+
+class PatchedPolicies:
+    """Mixed into one test case a vIOMMU."""
+    VIOMMU = ""
+
+    def test_policies_and_tunables(self):
+        steps = [step for policy in ("strict", "fq-domain", "fq-single", "fq-range")
+                 for step in (f"{policy}/verify", f"{policy}/counters", f"{policy}/baseline", f"{policy}/log")]
+        cases = [f"{self.VIOMMU}/{step}" for step in ("boot", *steps, "budget", "tunables", "console")]
+        verdicts = self.regress("--viommu", self.VIOMMU, *(word for case in cases for word in ("--only", case)))
+        self.all_ok(verdicts, "build", *cases)
+
+
+class PatchedPoliciesUmbra(PatchedPolicies, RegressCase):
+    VIOMMU = "umbra"
+
+    def test_shadow_after_drains_by_range(self):
+        self.all_ok(self.regress("--viommu", "umbra", "--only", "umbra/fq-range/shadow"), "umbra/fq-range/shadow")
+
+
+class PatchedPoliciesQemuIntel(PatchedPolicies, RegressCase):
+    VIOMMU = "qemu-intel"
+
+
+class PatchedKernelTests(RegressCase):
+    def test_kunit(self):
+        self.all_ok(self.regress("--only", "kunit/*"), "kunit/iova-fq")
+
+    def test_order_of_releases(self):
+        verdicts = self.regress("--viommu", "umbra", "--only", "releases/*")
+        self.all_ok(verdicts, *(f"releases/umbra/{policy}/{rule}" for policy in ("strict", "fq-domain", "fq-single", "fq-range")
+                                for rule in ("after-flush", "leaf-hint")))
+
+
+class BrokenPatch(RegressCase):
+    def test_is_caught(self):
+        # The others of tests/regress/broken-patches: scripts/regress --self-test
+        patch = TREE / "tests/regress/broken-patches/frees-before-flush.patch"
+        case = "releases/qemu-intel/fq-range/after-flush"
+        verdicts = self.regress("--viommu", "qemu-intel", "--extra-patch", str(patch), "--only", case,
+                                status=1)
+        self.assertEqual(verdicts, {"build": "ok", case: "not ok"})
+
+
+if __name__ == "__main__":
+    unittest.main()
