@@ -49,6 +49,15 @@ class GuestAgent(AgentCase):
         self.assertEqual(self.ready["device"]["block_bytes"], DISK_BYTES)
         self.assertEqual(self.ready["device"]["driver"], "nvme")
 
+    def test_another_device_can_be_selected(self):
+        bridge = "0000:00:1f.0"
+        self.assertEqual(self.do(self.guest, f"select {bridge}")["address"], bridge)
+        self.assertEqual(self.do(self.guest, "device")["address"], bridge)
+        self.refused("select 0000:7f:00.0", 4, "no PCI device")
+        self.refused("select ../power", 2, "no PCI address")
+        self.refused("select", 2, "one PCI address")
+        self.assertEqual(self.do(self.guest, "select default"), self.ready["device"])
+
     def test_wrong_command_lines_are_refused(self):
         for command, words in {
                 "bogus": "unknown command",

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A device passed through by real VFIO in the testbed: data, counts, and how failures are told."""
 
+import time
 import unittest
 
 from umbra.vm.counts import Counter
 from umbra.vm.viommu import Viommu
 
-from vm_case import VmCase
+from vm_case import LIMIT, VmCase
 
 HOLD = "workload hold pages_mapped=256 batch=64 operations=256 barrier=yes"
 
@@ -86,16 +87,24 @@ class EntryLimit(VmCase):
     """More pages mapped than type1 allows a container (dma_entry_limit, lowered in the VFIO host)."""
 
     LIMIT_OF_HOST = "vfio_iommu_type1.dma_entry_limit=2048"
+    OTHER, OTHER_SOURCE = "0000:02:00.0", 0x0200  # a second device, whose own container has room
 
     def test_umbra_tells_the_operator_and_heals(self):
-        with self.on_testbed(viommu="umbra", host_append=self.LIMIT_OF_HOST) as guest:
+        with self.on_testbed(viommu="umbra", devices=2, host_append=self.LIMIT_OF_HOST) as guest:
             guest.wait_ready()
-            shadow = Viommu(guest.qmp).shadow
+            viommu = Viommu(guest.qmp)
+            self.start_other_io(guest)
             during = {}
-            self.do(guest, "workload hold pages_mapped=4096 operations=64 barrier=yes",
-                    {"measured": lambda: during.update(shadow())})
-            after = shadow()
+
+            def limited():
+                during.update(viommu.shadow())
+                self.wait_for_other_io(viommu)
+                self.assertGreater(viommu.shadow()["missing-leaves"], 0)
+            self.do(guest, "workload hold pages_mapped=4096 operations=64 barrier=yes", {"measured": limited})
+            after = viommu.shadow()
             self.do(guest, "workload verify size=1m")
+            self.do(guest, "exec -t 300 touch /tmp/enough; while [ ! -s /tmp/other ]; do sleep 0.1; done; "
+                    "cat /tmp/fio; exit $(cat /tmp/other)")
             log = guest.host.describe_failure()
             guest.power_off()
         self.assertGreater(during["map"]["failures"], 0)
@@ -104,6 +113,27 @@ class EntryLimit(VmCase):
         self.assertLess(log.count("dma_entry_limit"), 8, "told once, not for each failure")
         self.assertEqual(after["missing-leaves"], 0)
         self.assertLess(after["live-mappings"], 2048)
+
+    def start_other_io(self, guest) -> None:
+        """Writes to the other device's disk and reads back, again and again, until there is a file /tmp/enough. Then
+        /tmp/other holds the first status that was not 0, or 0."""
+        self.do(guest, f"exec cd /sys/bus/pci/devices/{self.OTHER} && set -- nvme/nvme*/nvme*n* && (status=0; "
+                "while [ $status = 0 ] && [ ! -e /tmp/enough ]; do "
+                "fio --name=other --filename=/dev/${1##*/} --output=/tmp/fio --thread --direct=1 --ioengine=libaio "
+                "--iodepth=4 --rw=randwrite --bs=4k --size=256k --clocksource=clock_gettime --verify=crc32c "
+                "--verify_fatal=1 --verify_state_save=0 --do_verify=1; status=$?; done; "
+                "echo $status >/tmp/other) </dev/null >/dev/null 2>&1 &")
+
+    def wait_for_other_io(self, viommu: Viommu) -> None:
+        """Until the other device has had 100 more pages mapped."""
+        def maps() -> int:
+            device, = [device for device in viommu.devices() if device["source"] == self.OTHER_SOURCE]
+            self.assertEqual(device["map"]["failures"], 0)
+            return device["map"]["calls"]
+        before, deadline = maps(), time.monotonic() + LIMIT
+        while maps() < before + 100:
+            self.assertLess(time.monotonic(), deadline, "the guest's other I/O stands still")
+            time.sleep(0.2)
 
 
 class Launcher(VmCase):

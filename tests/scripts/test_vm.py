@@ -10,11 +10,14 @@ import threading
 import time
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from umbra import measure, run_vm, table
 from umbra.errors import ExitCode, UserError
 from umbra.vm import cpio
 from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
+from umbra.vm.guest import Guest
+from umbra.vm.host import LocalHost
 from umbra.vm.ports import Port, PortClosed, PortTimeout
 from umbra.vm.process import tail
 
@@ -46,6 +49,17 @@ class CommandLine(unittest.TestCase):
         words = self.words(viommu="none", passthrough=["0000:00:10.0", "0000:00:11.0"], iommufd=True)
         self.assertEqual(words.count("-object"), 2)
         self.assertIn("vfio-pci,id=passthrough1,bus=slot1,host=0000:00:11.0,iommufd=iommufd1", words)
+
+    def test_devices_behind_a_bridge(self):
+        words = self.words(viommu="none", passthrough=["0000:00:10.0", "0000:00:11.0"], bridges=["pcie-pci-bridge,id=b"],
+                           places=["bus=b,addr=1", "bus=b,addr=2"])
+        devices = [words[i + 1] for i, word in enumerate(words) if word == "-device"]
+        self.assertEqual(devices, ["pcie-pci-bridge,id=b", "vfio-pci,id=passthrough0,bus=b,addr=1,host=0000:00:10.0",
+                                   "vfio-pci,id=passthrough1,bus=b,addr=2,host=0000:00:11.0"])
+
+    def test_each_device_has_a_place_or_none_has(self):
+        with self.assertRaises(UserError):
+            GuestConfig(passthrough=["x", "y"], places=["bus=b"], viommu="none").check()
 
     def test_extra_arguments_come_last(self):
         self.assertEqual(self.words(viommu="none", extra=["-m", "4G"])[-2:], ["-m", "4G"])
@@ -198,6 +212,33 @@ class Archive(unittest.TestCase):
         listing = done.stdout.decode()
         self.assertIn("umbra/b -> a", listing)
         self.assertIn("5,   1", listing)
+
+
+class Panic(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        host = LocalHost(Path(folder.name), Path("qemu"))
+        self.guest = Guest(host, GuestConfig(viommu="none"), limit=1)
+        self.guest.deadline = time.monotonic() + 20
+        self.guest.qmp = mock.Mock()
+
+    def print(self, text: str) -> None:
+        with open(self.guest.console_log, "a") as console:
+            console.write(text)
+
+    def test_one_that_was_asked_for_is_none(self):
+        self.assertFalse(self.guest.panicked())
+
+        def panic(command: str) -> None:
+            self.assertEqual(command, "crash")
+            self.print("Kernel panic - not syncing: sysrq\n[0.0] Linux version\n")
+        with mock.patch.object(self.guest, "command", panic), \
+                mock.patch.object(self.guest, "wait_ready", lambda: {"event": "ready"}):
+            self.assertEqual(self.guest.crash(), {"event": "ready"})
+        self.assertFalse(self.guest.panicked())
+        self.print("[1.0] Kernel panic - not syncing: a real one\n")
+        self.assertTrue(self.guest.panicked())
 
 
 class Tail(unittest.TestCase):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Builds the initramfs images of the guest and of the testbed host (L1). Same input, same bytes.
 
-    guest          busybox, fio, dma_map_benchmark, the test module of the stock kernel, tests/guest/image/{common,guest}
+    guest          busybox, fio, dma_map_benchmark, the test module of the stock kernel, tests/guest/program/,
+                   tests/guest/image/{common,guest}
     testbed host   busybox, QEMU with its libraries and firmware, tests/guest/image/{common,host}
 
 A launcher appends further cpio archives to these (umbra.vm.cpio), for instance the guest's own kernel and initrd or
@@ -24,11 +25,13 @@ from umbra.qemu import QemuOptions, QemuProduct
 from umbra.vm import cpio
 
 OVERLAYS = PROJECT / "tests" / "guest" / "image"
+PROGRAMS = PROJECT / "tests" / "guest" / "program"
 BUSYBOX = Path("/bin/busybox")
 # What QEMU loads for q35 with a kernel given on the command line. Each is searched for in both folders.
 _FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"))
 _FIRMWARE = ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin", "vgabios-stdvga.bin")
 _RECIPE = 1
+_COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s")
 _ZSTD = ("zstd", "-10", "-T1", "--no-progress", "-q", "-c")
 
 
@@ -144,12 +147,27 @@ def _overlays(role: str) -> list[Path]:
     return [OVERLAYS / "common", OVERLAYS / role]
 
 
-def guest_tree(linux: KernelProduct, fio_program: Path) -> Tree:
+def compile_programs(folder: Path) -> list[Path]:
+    """The guest's own programs, one C file each. Static: the image has no C library."""
+    programs = []
+    for source in sorted(PROGRAMS.glob("*.c")):
+        programs.append(folder / source.stem)
+        done = subprocess.run([*_COMPILE, "-o", programs[-1], source], capture_output=True, text=True, check=False,
+                              env=environment())
+        if done.returncode != 0:
+            raise UserError(ExitCode.ENVIRONMENT, f"{source.name} does not compile: {done.stderr.strip()}.",
+                            "The C library's static half is in Debian's libc6-dev.")
+    return programs
+
+
+def guest_tree(linux: KernelProduct, fio_program: Path, programs: list[Path]) -> Tree:
     tree = Tree()
     tree.add_file("bin/busybox", BUSYBOX)
     tree.add_program("usr/bin/fio", fio_program)
     if linux.benchmark.exists():
         tree.add_file("usr/bin/dma_map_benchmark", linux.benchmark)
+    for program in programs:
+        tree.add_file(f"usr/bin/{program.name}", program)
     for module in linux.modules:
         tree.add_file(f"lib/modules/umbra/{module.name}", module)
     for folder in _overlays("guest"):
@@ -178,8 +196,9 @@ def _key(emulator: QemuProduct, linux: KernelProduct, fio_program: Path) -> str:
     machine = [BUSYBOX, *libraries_of(emulator.binary)]
     machine += [folder / name for folder in _FIRMWARE_FOLDERS for name in _FIRMWARE]
     stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in machine if path.exists()]
-    return cache.key_of(recipe=_RECIPE, compressor=_ZSTD, machine=stamps, kernel=linux.folder, fio=fio_program, qemu=emulator.binary,
+    return cache.key_of(recipe=_RECIPE, compressor=_ZSTD, compiler=_COMPILE, machine=stamps, kernel=linux.folder, fio=fio_program, qemu=emulator.binary,
                         qemu_built=emulator.binary.stat().st_mtime_ns, kernel_built=linux.bzimage.stat().st_mtime_ns,
+                        programs=cache.hash_of_tree(PROGRAMS) if PROGRAMS.is_dir() else "",
                         overlays=cache.hash_of_tree(OVERLAYS) if OVERLAYS.is_dir() else "")
 
 
@@ -210,7 +229,10 @@ def ensure(options: ImageOptions) -> Images:
             cache.need_space(0.2, "Building the images")
             with cache.new_folder(folder) as new:
                 with progress.Display("Building the guest's image"):
-                    (new / "guest.img").write_bytes(compress(guest_tree(linux, fio_program).archive()))
+                    programs = compile_programs(new)
+                    (new / "guest.img").write_bytes(compress(guest_tree(linux, fio_program, programs).archive()))
+                    for program in programs:
+                        program.unlink()
                 with progress.Display("Building the testbed host's image"):
                     (new / "host.img").write_bytes(compress(host_tree(emulator, new).archive()))
                     (new / "qemu-system-x86_64").unlink()

@@ -46,6 +46,10 @@ class GuestConfig:
     memory: str = "1G"
     cpus: int = 1
     passthrough: list[str] = dataclasses.field(default_factory=list)  # PCI addresses on the host
+    # Where each of them goes, as properties of -device; by default each into a slot of its own. `bridges` are
+    # further bridges to put them behind, as arguments of -device.
+    places: list[str] = dataclasses.field(default_factory=list)
+    bridges: list[str] = dataclasses.field(default_factory=list)
     iommufd: bool = False
     viommu_options: str = ""                 # further properties of the vIOMMU, comma-separated
     plugin: Path | None = None
@@ -57,6 +61,8 @@ class GuestConfig:
         if len(self.passthrough) > MAX_PASSTHROUGH:
             raise UserError(ExitCode.USAGE, f"{len(self.passthrough)} devices are more than the "
                             f"{MAX_PASSTHROUGH} slots in qemu-configs/guest.cfg.")
+        if self.places and len(self.places) != len(self.passthrough):
+            raise UserError(ExitCode.USAGE, f"{len(self.places)} places for {len(self.passthrough)} devices.")
         if self.viommu == "umbra" and self.plugin is None:
             raise UserError(ExitCode.ENVIRONMENT, "The umbra plugin is not built.",
                             "Run scripts/build-plugin, or choose --viommu qemu-intel.")
@@ -103,8 +109,11 @@ class GuestConfig:
         if self.initrd is not None:
             words += ["-initrd", place("initrd")]
         words += ["-append", self.kernel_command_line()]
+        for bridge in self.bridges:
+            words += ["-device", bridge]
         for index, address in enumerate(self.passthrough):
-            device = f"vfio-pci,id=passthrough{index},bus=slot{index},host={address}"
+            slot = self.places[index] if self.places else f"bus=slot{index}"
+            device = f"vfio-pci,id=passthrough{index},{slot},host={address}"
             if self.iommufd:
                 words += ["-object", f"iommufd,id=iommufd{index}"]
                 device += f",iommufd=iommufd{index}"

@@ -13,6 +13,8 @@ from umbra.vm.ports import Port, PortClosed, PortTimeout, Recorder
 from umbra.vm.process import tail
 from umbra.vm.qmp import Qmp
 
+_PANIC = b"Kernel panic - not syncing"
+
 
 @dataclasses.dataclass
 class AgentResult:
@@ -41,6 +43,7 @@ class Guest:
         self._echo = echo
         self._console: Recorder | None = None
         self._agent: Port | None = None
+        self._console_seen = 0   # a panic before this offset was wanted
         self.ready: dict = {}
         self.qmp: Qmp | None = None
         self.deadline = 0.0
@@ -106,11 +109,33 @@ class Guest:
         self.command("poweroff")
         self.wait_end()
 
+    def reboot(self) -> dict:
+        """Has the guest reboot; returns what the agent says when it is up again."""
+        self.qmp.execute("set-action", reboot="reset")
+        self.command("reboot")
+        return self.wait_ready()
+
+    def crash(self) -> dict:
+        """Has the guest's kernel panic and, as it does then, reboot; returns as `reboot` does."""
+        self.qmp.execute("set-action", reboot="reset")
+        self.command("crash")
+        while not self.panicked():
+            if time.monotonic() > self.deadline:
+                raise self._time_limit("the kernel's panic")
+            time.sleep(0.1)
+        self._console_seen += self._unseen_console().index(_PANIC) + len(_PANIC)
+        return self.wait_ready()
+
     def panicked(self) -> bool:
+        return _PANIC in self._unseen_console()
+
+    def _unseen_console(self) -> bytes:
         try:
-            return b"Kernel panic - not syncing" in self.console_log.read_bytes()
+            with open(self.console_log, "rb") as log:
+                log.seek(self._console_seen)
+                return log.read()
         except OSError:
-            return False
+            return b""
 
     def close(self) -> None:
         if self._console:

@@ -21,9 +21,10 @@ class Viommu:
         """The guest domains that have a shadow: as `shadow`, and "domain" and "devices" (how many)."""
         return self.shadow()["domains"]
 
-    def devices(self) -> dict[int, dict]:
-        """By source-id (bus, device and function as one number): "mode", "domain", and counters of host calls."""
-        return {device["source"]: device for device in self.shadow()["devices"]}
+    def devices(self) -> list[dict]:
+        """What is shadowed: "source" (bus, device and function as one number), "mode", "domain", and counters of host
+        calls. Devices behind a bridge may have one source, and may share a container of the host; then they are one."""
+        return self.shadow()["devices"]
 
     def verify(self) -> dict:
         """The guest's tables beside what is mapped on the host: "clean", "complete", "errors", "differences", …"""

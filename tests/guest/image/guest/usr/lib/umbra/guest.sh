@@ -59,10 +59,17 @@ is_word() {
 # --- the device under test ------------------------------------------------------------------------------------------
 
 PCI_DEVICES=/sys/bus/pci/devices
+# Holds the address that the command select was given.
+SELECTED=/run/umbra/selected
 
 # Sets DEVICE to the PCI address of the device under test, or fails.
 find_device() {
 	DEVICE=
+	if [ -s $SELECTED ]; then
+		read -r DEVICE <$SELECTED
+		[ -e "$PCI_DEVICES/$DEVICE" ] || fail 4 "no PCI device $DEVICE (selected)"
+		return
+	fi
 	# shellcheck disable=SC2013
 	for device_word in $(cat /proc/cmdline); do
 		case $device_word in
