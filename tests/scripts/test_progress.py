@@ -10,6 +10,7 @@ import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from umbra import progress
 from umbra.errors import ExitCode, UserError
@@ -73,6 +74,24 @@ class Run(unittest.TestCase):
             self.assertEqual(process.wait(60), 128 + signal.SIGINT)
             # End of file: no process has the pipe any more, the sleeper included.
             self.assertEqual(pids.read(), "")
+
+    def test_interruption_while_the_program_is_being_started(self):
+        started = []
+        real = subprocess.Popen
+
+        def start_and_signal(*words, **settings):
+            started.append(real(*words, **settings))
+            os.kill(os.getpid(), signal.SIGTERM)
+            return started[0]
+
+        def interrupt(*_):
+            raise KeyboardInterrupt
+
+        self.addCleanup(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, interrupt))
+        with mock.patch("subprocess.Popen", start_and_signal), self.assertRaises(KeyboardInterrupt):
+            self.run_step("sleep", "600")
+        self.assertEqual(started[0].wait(60), -signal.SIGTERM)
+        started[0].stdout.close()
 
 
 class Steps(unittest.TestCase):

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from umbra import interruption
 from umbra.errors import ExitCode, UserError
 
 _QUIET_INTERVAL = 30.0
@@ -123,12 +124,10 @@ def run(title: str, command: Sequence[str | os.PathLike], log: Path, *, cwd: Pat
         reasons: list[str] = []
         sink.write(("+ " + " ".join(map(str, command)) + "\n").encode())
         sink.flush()
+        child = None
         try:
-            child = subprocess.Popen(command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                     stderr=subprocess.STDOUT, start_new_session=True, pass_fds=tuple(keep_open))
-        except OSError as error:
-            raise UserError(ExitCode.ENVIRONMENT, f"{title}: cannot run {command[0]}: {error.strerror}.") from None
-        try:
+            with interruption.deferred():
+                child = _start(title, command, cwd=cwd, env=env, pass_fds=tuple(keep_open))
             with child.stdout:
                 for line in child.stdout:
                     sink.write(line)
@@ -137,11 +136,20 @@ def run(title: str, command: Sequence[str | os.PathLike], log: Path, *, cwd: Pat
                         reasons.append("  " + line.decode(errors="replace").rstrip())
             status = child.wait()
         except BaseException:
-            _end_group(child)
+            if child:
+                _end_group(child)
             raise
         if status != 0:
             sink.flush()
             raise StepFailed(title, status, log, "\n".join([*reasons, "  …", tail(log)] if reasons else [tail(log)]))
+
+
+def _start(title: str, command: Sequence[str | os.PathLike], **settings) -> subprocess.Popen:
+    try:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                start_new_session=True, **settings)
+    except OSError as error:
+        raise UserError(ExitCode.ENVIRONMENT, f"{title}: cannot run {command[0]}: {error.strerror}.") from None
 
 
 def _end_group(child: subprocess.Popen) -> None:
