@@ -20,13 +20,15 @@ from umbra.errors import ExitCode, UserError
 from umbra.vm.config import GuestConfig, kvm_runs_guests
 from umbra.vm.counts import Counter, Counts
 from umbra.vm.guest import Guest, fresh_directory
-from umbra.vm.host import TestbedHost
+from umbra.vm.host import GuestHost, LocalHost, TestbedHost, TestbedOptions
 from umbra.vm.testbed import Testbed
 
 SCHEMA = 1
 VIOMMUS = ("umbra", "qemu-intel", "qemu-virtio")
 POLICIES = ("strict", "fq-domain", "fq-single", "fq-range")
-BACKENDS = ("type1", "iommufd")
+# Behind `emulated` there is no VFIO: QEMU emulates the NVMe and translates each access of it.
+BACKENDS = ("type1", "iommufd", "emulated")
+DEFAULT_BACKENDS = ("type1", "iommufd")
 # Policies that an unpatched kernel can be told to use.
 STOCK_POLICIES = ("strict", "fq-domain")
 
@@ -104,7 +106,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one workload, type1 only")
     parser.add_argument("--viommu", action="append", choices=VIOMMUS, help="repeatable")
     parser.add_argument("--policy", action="append", choices=POLICIES, help="repeatable")
-    parser.add_argument("--backend", action="append", choices=BACKENDS, help="repeatable")
+    parser.add_argument("--backend", action="append", choices=BACKENDS,
+                        help=f"repeatable (default: {', '.join(DEFAULT_BACKENDS)})")
     parser.add_argument("--kernel", action="append", choices=("stock", "patched"),
                         help="repeatable (default stock)")
     parser.add_argument("--workload", action="append", metavar="GLOB",
@@ -144,7 +147,7 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
     umbra_is_here = products.plugin_sources_present()
     viommus = options.viommu or (["umbra", "qemu-intel"] if umbra_is_here else ["qemu-intel"])
     backends = options.backend or (["type1"] if options.quick or not umbra_is_here
-                                   else list(BACKENDS))
+                                   else DEFAULT_BACKENDS)
     cells = []
     for kernel in options.kernel or ["stock"]:
         for policy in options.policy or (POLICIES if kernel == "patched" else STOCK_POLICIES):
@@ -221,9 +224,8 @@ class Session:
         config = GuestConfig(
             viommu=cell.viommu, cpus=self._options.smp, iommufd=cell.backend == "iommufd",
             kernel=kernel.bzimage, initrd=self._testbed.images.guest_initrd_for(kernel, rundir),
-            passthrough=[TestbedHost.DEVICES[0]], plugin=self._plugin, extra=["-D", "trace.log"])
-        host = self._testbed.host(rundir, f"vfio_iommu_type1.dma_entry_limit={ENTRY_LIMIT}")
-        with Guest(host, config, limit=900) as guest:
+            plugin=self._plugin, extra=["-D", "trace.log"])
+        with Guest(self._host_for(cell, config, rundir), config, limit=900) as guest:
             guest.wait_ready()
             self._command(guest, f"policy {cell.policy}")
             counter = Counter(guest)
@@ -232,7 +234,20 @@ class Session:
                     self._run_workload(guest, counter, cell, workload, repetition))
             self._command(guest, "dmesg-check")
             guest.power_off()
-        (rundir / "initrd").unlink(missing_ok=True)
+        for name in ("initrd", "disk.raw"):
+            (rundir / name).unlink(missing_ok=True)
+
+    def _host_for(self, cell: Cell, config: GuestConfig, rundir: Path) -> GuestHost:
+        """The host of a cell's guest; `config` gets the device that the guest is to drive."""
+        if cell.backend == "emulated":
+            config.kvm = kvm_runs_guests()
+            config.extra += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw",
+                             "-device", "nvme,drive=disk,serial=UMBRA0,bus=pcie.0,addr=5"]
+            with open(rundir / "disk.raw", "wb") as disk:
+                disk.truncate(TestbedOptions.disk_bytes)
+            return LocalHost(rundir, self._testbed.qemu.binary)
+        config.passthrough = [TestbedHost.DEVICES[0]]
+        return self._testbed.host(rundir, f"vfio_iommu_type1.dma_entry_limit={ENTRY_LIMIT}")
 
     def _run_workload(self, guest: Guest, counter: Counter, cell: Cell, workload: Workload,
                       repetition: int) -> dict:
