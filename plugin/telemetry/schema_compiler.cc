@@ -107,16 +107,17 @@ std::string kind_of(const FieldDescriptor& field) {
     throw std::runtime_error(field.full_name() + " has a type that is not supported here");
 }
 
+// All have an initializer, so that whoever fills a struct in may leave members out.
 std::string member_of(const FieldDescriptor& field) {
     const std::string kind = kind_of(field);
     if (kind == "list") {
-        return "std::vector<" + type_name(*field.message_type()) + "> " + field.name();
+        return "std::vector<" + type_name(*field.message_type()) + "> " + field.name() + "{}";
     }
     if (kind == "message") {
-        return type_name(*field.message_type()) + " " + field.name();
+        return type_name(*field.message_type()) + " " + field.name() + "{}";
     }
-    return (kind == "text" ? "std::string " + field.name()
-                           : "std::uint64_t " + field.name() + " = 0");
+    return kind == "text" ? "std::string " + field.name() + "{}"
+                          : "std::uint64_t " + field.name() + " = 0";
 }
 
 // Messages that others are made of come first.

@@ -3,6 +3,7 @@
 
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/message.h>
+#include <google/protobuf/stubs/logging.h>
 
 #include <algorithm>
 #include <string>
@@ -90,6 +91,8 @@ void assign(const MutableRecord& to, const Message& from) {
 
 snapshot::Snapshot decode(const Frame& frame) {
     const std::string place = "at byte " + std::to_string(frame.offset) + ": ";
+    // The exception says it, and where.
+    const google::protobuf::LogSilencer no_complaints_on_stderr;
     v1::Snapshot message;
     if (!message.ParseFromString(frame.bytes)) {
         throw InputError(place + "the message of " + std::to_string(frame.bytes.size()) +

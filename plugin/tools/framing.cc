@@ -33,24 +33,29 @@ std::optional<Length> read_length(std::string_view bytes) {
 
 }  // namespace
 
+void FrameReader::feed(std::string_view bytes) {
+    pending_.erase(0, used_);
+    offset_ += used_;
+    used_ = 0;
+    pending_ += bytes;
+}
+
 std::optional<Frame> FrameReader::next() {
-    if (used_ > 0) {
-        pending_.erase(0, used_);
-        offset_ += used_;
-        used_ = 0;
-    }
-    const std::optional<Length> length = read_length(pending_);
+    const std::string_view rest = std::string_view(pending_).substr(used_);
+    const std::uint64_t offset = offset_ + used_;
+    const std::optional<Length> length = read_length(rest);
     if (!length || length->value > telemetry::kMaxMessageBytes) {
-        throw InputError("at byte " + std::to_string(offset_) + ": a message of more than " +
+        throw InputError("at byte " + std::to_string(offset) + ": a message of more than " +
                          std::to_string(telemetry::kMaxMessageBytes) +
                          " bytes is announced, so this is no output of Umbra, or it is damaged");
     }
-    if (length->bytes == 0 || pending_.size() - length->bytes < length->value) {
+    if (length->bytes == 0 || rest.size() - length->bytes < length->value) {
         return std::nullopt;
     }
-    used_ = length->bytes + static_cast<std::size_t>(length->value);
-    return Frame{.offset = offset_ + length->bytes,
-                 .bytes = pending_.substr(length->bytes, static_cast<std::size_t>(length->value))};
+    const auto size = static_cast<std::size_t>(length->value);
+    used_ += length->bytes + size;
+    return Frame{.offset = offset + length->bytes,
+                 .bytes = std::string(rest.substr(length->bytes, size))};
 }
 
 void FrameReader::finish() const {

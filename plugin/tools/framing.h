@@ -19,7 +19,7 @@ struct Frame {
 
 class FrameReader {
   public:
-    void feed(std::string_view bytes) { pending_ += bytes; }
+    void feed(std::string_view bytes);
 
     // The next whole message; nullopt if more bytes are needed. Throws InputError if what comes
     // next cannot be a message.

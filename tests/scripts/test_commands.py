@@ -90,15 +90,15 @@ class Offline(CommandCase):
 
 class Env(CommandCase):
     NAMES = ["QEMU_SRC", "QEMU_BUILD", "QEMU_BIN", "KERNEL_STOCK", "KERNEL_PATCHED", "GUEST_INITRD", "HOST_INITRD",
-             "UMBRA_PLUGIN"]
+             "UMBRA_PLUGIN", "UMBRA_STAT"]
 
     def test_with_an_empty_cache_all_is_empty(self):
         done = self.call("env")
         self.assertEqual(done.returncode, ExitCode.PASS)
         lines = dict(line.split("=", 1) for line in done.stdout.splitlines())
         self.assertEqual(list(lines), self.NAMES)
-        # The plugin lies in the tree, so it may be there.
-        self.assertEqual([lines[name] for name in self.NAMES[:-1]], [""] * 7)
+        # The plugin and its tool lie in the tree, so they may be there.
+        self.assertEqual([lines[name] for name in self.NAMES[:-2]], [""] * 7)
 
     def test_a_shell_can_source_it(self):
         done = subprocess.run(["sh", "-eu", "-c", f'eval "$({SCRIPTS}/env)"; echo "<$QEMU_BIN>"'], capture_output=True,

@@ -30,6 +30,12 @@ def find(build_folder: Path = BUILD) -> Path | None:
     return plugin if plugin.exists() else None
 
 
+def find_stat(build_folder: Path = BUILD) -> Path | None:
+    """umbra-stat in a build folder, or None if it is not built."""
+    program = build_folder / "umbra-stat"
+    return program if program.exists() else None
+
+
 def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequence[str] = ("all",)) -> None:
     """Configures and builds. Without `emulator`, what includes QEMU's headers is left out."""
     packages.ensure(packages.PLUGIN, options.offline)

@@ -79,4 +79,5 @@ def built() -> dict[str, Path | None]:
         "GUEST_INITRD": initrds.guest_initrd if initrds else None,
         "HOST_INITRD": initrds.host_initrd if initrds else None,
         "UMBRA_PLUGIN": plugin.find(),
+        "UMBRA_STAT": plugin.find_stat(),
     }
