@@ -152,9 +152,6 @@ vtd::UnitProperties from_c(const UmbraUnitProperties& properties) {
     };
 }
 
-// How long one call of umbra_unit_work() works at a time.
-constexpr std::uint64_t kSliceNs = 10'000'000;
-
 shadow::Options from_c(const UmbraShadowOptions& options) {
     shadow::Options made;
     made.coalesce = options.coalesce;
@@ -162,6 +159,7 @@ shadow::Options from_c(const UmbraShadowOptions& options) {
         options.stop_on_map_error ? shadow::OnMapError::stop : shadow::OnMapError::report;
     made.max_mappings = options.max_mappings;
     made.max_tables_domain = options.max_tables;
+    made.slice_ns = std::uint64_t{options.slice_us} * 1000;
     made.max_tables_unit = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(std::uint64_t{options.max_tables} * 2, UINT32_MAX));
     return made;
@@ -300,14 +298,14 @@ void umbra_unit_reset(UmbraUnit* unit) noexcept {
 }
 
 bool umbra_unit_has_work(const UmbraUnit* unit) noexcept {
-    return !unit->manager.caught_up();
+    return unit->unit.has_work();
 }
 
 bool umbra_unit_work(UmbraUnit* unit) noexcept {
-    if (unit->manager.run(kSliceNs)) {
+    if (unit->manager.run()) {
         unit->unit.resume();
     }
-    return umbra_unit_has_work(unit);
+    return unit->unit.has_work();
 }
 
 UmbraTranslation umbra_unit_translate(UmbraUnit* unit, uint16_t source, uint64_t iova,

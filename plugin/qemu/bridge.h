@@ -117,6 +117,7 @@ typedef struct UmbraShadowOptions {
     bool stop_on_map_error;
     uint64_t max_mappings; /* leaf entries of one guest domain */
     uint32_t max_tables;   /* table pages of one guest domain; the unit may have twice as many */
+    uint32_t slice_us;     /* longest work in one go; 0: no limit */
 } UmbraShadowOptions;
 
 /* A sentence (static) that says why no unit can be made of these, or NULL. */
@@ -139,9 +140,9 @@ void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
 void umbra_unit_reset(UmbraUnit* unit) UMBRA_NOEXCEPT;    /* [BQL] */
 
 /* A write to a register can leave work over, if the guest's invalidations changed so much that one
- * call would hold the lock for long: then the guest's wait descriptor completes later. Whoever
- * wrote the register sees to it that umbra_unit_work() is called, which does some more and says
- * whether there is still some left, with the lock let go in between. [BQL] */
+ * call would hold the lock for long: then the guest's wait descriptor or command completes later.
+ * Whoever wrote the register sees to it that umbra_unit_work() is called, which does some more and
+ * says whether there is still some left, with the lock let go in between. [BQL] */
 bool umbra_unit_has_work(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 bool umbra_unit_work(UmbraUnit* unit) UMBRA_NOEXCEPT;
 

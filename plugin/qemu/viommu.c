@@ -57,6 +57,7 @@ struct UmbraViommu {
     char* on_map_error;
     uint64_t max_mappings;
     uint32_t max_tables;
+    uint32_t slice_us;
     UmbraStatsOutput stats;
 
     UmbraUnit* unit;
@@ -104,6 +105,10 @@ static const PropertyHelp property_help[] = {
      "Budget against hostile tables: leaf entries of one guest domain"},
     {"max-tables", "NUMBER", "32768",
      "Budget against hostile tables: table pages of one guest domain; twice as many in all"},
+    {"slice-us", "MICROSECONDS", "10000",
+     "Longest work on invalidations in one go; then the machine goes on, and the guest waits for "
+     "the "
+     "rest. 0 is no limit"},
     {"stats-file", "PATH", "none",
      "Write the counters there when QEMU exits, for umbra-stat; stats-write does it at once"},
     {"stats-chardev", "ID", "none",
@@ -139,7 +144,9 @@ void umbra_viommu_print_help(FILE* out) {
 enum { WORK_PAUSE_MS = 1 };
 
 static void schedule_work(UmbraViommu* self) {
-    if (umbra_unit_has_work(self->unit)) {
+    /* A pause that has begun is not begun again: a guest that goes on writing to registers would
+     * put the work off for ever. */
+    if (umbra_unit_has_work(self->unit) && !timer_pending(self->work)) {
         timer_mod(self->work, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WORK_PAUSE_MS);
     }
 }
@@ -149,6 +156,12 @@ static void do_work(void* opaque) {
 
     umbra_unit_work(self->unit);
     schedule_work(self);
+}
+
+static void finish_work(UmbraViommu* self) {
+    while (umbra_unit_has_work(self->unit)) {
+        umbra_unit_work(self->unit);
+    }
 }
 
 /* ---- Registers ---- */
@@ -492,6 +505,7 @@ static bool collect_shadow_options(UmbraViommu* self, UmbraShadowOptions* option
         .stop_on_map_error = g_str_equal(on_map_error, "stop"),
         .max_mappings = self->max_mappings,
         .max_tables = self->max_tables,
+        .slice_us = self->slice_us,
     };
     return true;
 }
@@ -501,6 +515,11 @@ static bool collect_shadow_options(UmbraViommu* self, UmbraShadowOptions* option
 static void run_state_changed(void* opaque, bool running, RunState state) {
     if (running) {
         update_all_spaces(opaque);
+        schedule_work(opaque);
+    } else {
+        /* A machine that stands still does not write to its memory, which may be on its way to
+         * somewhere else: what the guest waits for is completed before. */
+        finish_work(opaque);
     }
 }
 
@@ -623,9 +642,6 @@ static void reset_exit(Object* object, ResetType type) {
 static int pre_save(void* opaque) {
     UmbraViommu* self = opaque;
 
-    while (umbra_unit_has_work(self->unit)) {
-        umbra_unit_work(self->unit);
-    }
     umbra_unit_save(self->unit, &self->saved);
     return 0;
 }
@@ -724,6 +740,7 @@ static const Property viommu_properties[] = {
     DEFINE_PROP_STRING("on-map-error", UmbraViommu, on_map_error),
     DEFINE_PROP_UINT64("max-mappings", UmbraViommu, max_mappings, 4194304),
     DEFINE_PROP_UINT32("max-tables", UmbraViommu, max_tables, 32768),
+    DEFINE_PROP_UINT32("slice-us", UmbraViommu, slice_us, 10000),
     DEFINE_PROP_STRING("stats-file", UmbraViommu, stats.file),
     DEFINE_PROP_STRING("stats-chardev", UmbraViommu, stats.chardev),
     DEFINE_PROP_UINT32("stats-interval", UmbraViommu, stats.interval, 1000),

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <limits>
 #include <map>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -17,8 +18,8 @@ using telemetry::SyncTrigger;
 
 namespace {
 
-// More syncs than this are not put off.
-constexpr std::size_t kMostJobs = 1024;
+// Syncs that are put off: one of a kind for each domain at most, so more are rare.
+constexpr std::size_t kUsualJobs = 256;
 constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 
 // Clears what counts up and keeps what is "as of now".
@@ -54,7 +55,7 @@ class Manager::Implementation {
                 .format = format_,
                 .counters = counters_,
                 .tables = {.limit = options.max_tables_unit}} {
-        jobs_.reserve(kMostJobs);
+        jobs_.reserve(kUsualJobs);
     }
 
     // ---- Devices ----
@@ -226,40 +227,45 @@ class Manager::Implementation {
 
     // ---- Work ----
 
-    void batch_begin() { ++batches_; }
-    void batch_end() {
-        if (batches_ > 0) {
-            --batches_;
+    void batch_begin() {
+        if (batches_++ == 0) {
+            held_ns_.reset();
+            slice_used_ns_ = 0;
         }
     }
+    void batch_end() {
+        if (batches_ > 0 && --batches_ == 0) {
+            record_hold();
+        }
+    }
+
+    // All waits of a batch together have one slice. Who insists after it is over gets another one.
     void barrier() {
         if (options_.slice_ns == 0) {
             finish();
-        } else {
-            (void)run(options_.slice_ns);
+            return;
+        }
+        if (slice_used_ns_ >= options_.slice_ns) {
+            slice_used_ns_ = 0;
+        }
+        slice_used_ns_ += work(options_.slice_ns - slice_used_ns_);
+    }
+    [[nodiscard]] bool caught_up() const {
+        return jobs_.empty() && (options_.slice_ns == 0 || slice_used_ns_ < options_.slice_ns);
+    }
+
+    void finish() {
+        (void)work(kNoLimit);
+        if (batches_ == 0) {
+            record_hold();
         }
     }
-    [[nodiscard]] bool caught_up() const { return jobs_.empty(); }
-
-    void finish() { (void)run(kNoLimit); }
 
     // True if everything is done.
-    bool run(std::uint64_t budget_ns) {
-        if (jobs_.empty()) {
-            return true;
-        }
-        const std::uint64_t start = unit_.clock.now_ns();
-        const std::uint64_t deadline = budget_ns == kNoLimit ? kNoLimit : start + budget_ns;
-        std::uint64_t now = start;
-        std::size_t done = 0;
-        while (done < jobs_.size() && jobs_[done].space->run(jobs_[done].sync, deadline, now)) {
-            ++done;
-            if (now >= deadline) {
-                break;
-            }
-        }
-        jobs_.erase(jobs_.begin(), jobs_.begin() + static_cast<std::ptrdiff_t>(done));
-        counters_.hold_ns.record(now - start);
+    bool run() {
+        slice_used_ns_ = 0;
+        (void)work(options_.slice_ns == 0 ? kNoLimit : options_.slice_ns);
+        record_hold();
         return jobs_.empty();
     }
 
@@ -381,7 +387,8 @@ class Manager::Implementation {
             return job.space == &space && job.sync.phase == SyncJob::Phase::begin;
         };
         const bool covered = std::any_of(jobs_.begin(), jobs_.end(), [&](const Job& job) {
-            return waiting(job) && job.sync.walk && job.sync.trigger != SyncTrigger::page;
+            const bool looks_at_all = job.sync.walk && job.sync.trigger != SyncTrigger::page;
+            return waiting(job) && (looks_at_all || job.sync.trigger == sync.trigger);
         });
         if (covered) {
             return false;
@@ -392,11 +399,35 @@ class Manager::Implementation {
             });
             space.drop_pages();
         }
-        if (jobs_.size() == kMostJobs) {
-            finish();
-        }
         jobs_.push_back({&space, sync});
         return true;
+    }
+
+    // Does jobs for about `budget_ns`; returns how long it took.
+    std::uint64_t work(std::uint64_t budget_ns) {
+        if (jobs_.empty()) {
+            return 0;
+        }
+        const std::uint64_t start = unit_.clock.now_ns();
+        const std::uint64_t deadline = budget_ns == kNoLimit ? kNoLimit : start + budget_ns;
+        std::uint64_t now = start;
+        std::size_t done = 0;
+        while (done < jobs_.size() && jobs_[done].space->run(jobs_[done].sync, deadline, now)) {
+            ++done;
+            if (now >= deadline) {
+                break;
+            }
+        }
+        jobs_.erase(jobs_.begin(), jobs_.begin() + static_cast<std::ptrdiff_t>(done));
+        held_ns_ = held_ns_.value_or(0) + (now - start);
+        return now - start;
+    }
+
+    void record_hold() {
+        if (held_ns_) {
+            counters_.hold_ns.record(*held_ns_);
+            held_ns_.reset();
+        }
     }
 
     void run_unless_batched() {
@@ -412,6 +443,8 @@ class Manager::Implementation {
     UnitResources unit_;
     bool enabled_ = false;
     unsigned batches_ = 0;
+    std::optional<std::uint64_t> held_ns_;  // spent on jobs since the batch began, if on any
+    std::uint64_t slice_used_ns_ = 0;       // of the slice under way
 
     std::map<DomainKey, std::unique_ptr<AddressSpace>> spaces_;
     std::vector<std::unique_ptr<Member>> members_;
@@ -509,8 +542,8 @@ void Manager::batch_end() {
     implementation_->batch_end();
 }
 
-bool Manager::run(std::uint64_t budget_ns) {
-    return implementation_->run(budget_ns);
+bool Manager::run() {
+    return implementation_->run();
 }
 
 Verification Manager::verify() const {

@@ -91,9 +91,9 @@ class Manager final : public vtd::InvalidationObserver {
     // False while there is work left. Somebody has to call vtd::Unit::resume() then, now and then.
     [[nodiscard]] bool caught_up() const override;
 
-    // Does work that was put off, for about `budget_ns` and never much longer, and returns whether
-    // all is done.
-    [[nodiscard]] bool run(std::uint64_t budget_ns);
+    // Does work that was put off, for a slice (Options::slice_ns) and never much longer, and returns
+    // whether all is done.
+    [[nodiscard]] bool run();
 
     // ---- Looking at it ----
 

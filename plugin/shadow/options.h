@@ -29,9 +29,9 @@ struct Options {
     std::uint32_t max_tables_domain = 32768;
     std::uint32_t max_tables_unit = 65536;
 
-    // Longest stretch of work, in nanoseconds, that barrier() does at a time. What is left is done
-    // by later calls; until then caught_up() is false, and the guest waits for its invalidation
-    // while everything else goes on. 0: no limit.
+    // Longest stretch of work, in nanoseconds, that a batch of invalidations does at a time. What
+    // is left is done by later calls; until then caught_up() is false, and the guest waits for its
+    // invalidation while everything else goes on. 0: no limit.
     std::uint64_t slice_ns = 0;
 };
 

@@ -53,6 +53,9 @@ class InvalidationQueue {
     // back here does nothing; the run in progress takes up the new tail.
     void run();
 
+    // Whether run() would carry something out, or try to.
+    [[nodiscard]] bool may_fetch() const;
+
     // QIES went off: the specification sets the head to 0.
     void disabled();
 
@@ -61,7 +64,6 @@ class InvalidationQueue {
     void completion_control_written();
 
   private:
-    [[nodiscard]] bool may_fetch() const;
     void fetch_all();
     // Reads and decodes the descriptor at byte offset `head`.
     [[nodiscard]] DecodedDescriptor fetch(std::uint64_t head) const;

@@ -68,8 +68,8 @@ class InvalidationObserver {
 
     // Whether everything that was told has taken effect. An observer that has a lot to do can come
     // back from `barrier` after a part of it; while this is false, the queue stops before the
-    // next wait descriptor, and Unit::resume() goes on. What is not a queue's business (commands by
-    // register, changes of state) calls `barrier` until it is true.
+    // next wait descriptor and commands by register do not complete, and Unit::resume() goes on.
+    // Reset and restore call `barrier` until it is true.
     [[nodiscard]] virtual bool caught_up() const { return true; }
 };
 

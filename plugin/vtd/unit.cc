@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "plugin/vtd/unit.h"
 
+#include <utility>
+
 #include "plugin/vtd/interrupt_range.h"
 #include "plugin/vtd/spec/registers.h"
 
@@ -172,7 +174,8 @@ void Unit::after_write(std::uint32_t offset) {
 void Unit::command_written() {
     const std::uint32_t command = registers_.get32(offset::kGlobalCommand);
     registers_.set32(offset::kGlobalCommand, 0);
-    const std::uint32_t changed = command ^ registers_.get32(offset::kGlobalStatus);
+    const std::uint32_t changed =
+        command ^ (registers_.get32(offset::kGlobalStatus) | pending_.set);
 
     // Software gives one command at a time (11.4.4). If it gives several, pointers come first, so
     // that nothing is switched on with an old one.
@@ -194,6 +197,31 @@ void Unit::command_written() {
     if ((changed & global::kCompatibilityInterrupts) != 0) {
         allow_compatibility_interrupts((command & global::kCompatibilityInterrupts) != 0);
     }
+    complete_commands();
+}
+
+void Unit::complete_commands() {
+    if (!pending_.any() || !caught_up()) {
+        return;
+    }
+    // Granularity is done as it was asked for.
+    const auto complete = [this](std::uint32_t offset, std::uint64_t invalidate,
+                                 unsigned requested_shift, unsigned actual_shift) {
+        const std::uint64_t command = registers_.get64(offset);
+        const std::uint64_t requested = command >> requested_shift & 3;
+        registers_.set64(offset, (command & ~invalidate & ~(std::uint64_t{3} << actual_shift)) |
+                                     requested << actual_shift);
+    };
+    const PendingCommands done = std::exchange(pending_, {});
+    set_status(done.set, true);
+    if (done.context) {
+        using namespace spec::context_command;
+        complete(offset::kContextCommand, kInvalidate, kRequestedShift, kActualShift);
+    }
+    if (done.iotlb) {
+        using namespace spec::iotlb_invalidate;
+        complete(offset::kIotlbInvalidate, kInvalidate, kRequestedShift, kActualShift);
+    }
 }
 
 void Unit::set_status(std::uint32_t bits, bool on) {
@@ -203,18 +231,24 @@ void Unit::set_status(std::uint32_t bits, bool on) {
 
 void Unit::set_root_table() {
     const TranslationState state = translation_.load(std::memory_order_relaxed);
+    set_status(global::kRootTablePointer, false);
+    pending_.set |= global::kRootTablePointer;
     change_translation(registers_.get64(offset::kRootTableAddress) | (state & kTranslationOn));
-    set_status(global::kRootTablePointer, true);
 }
 
 void Unit::enable_translation(bool on) {
     const TranslationState state = translation_.load(std::memory_order_relaxed);
+    if (on) {
+        pending_.set |= global::kTranslation;
+    } else {
+        pending_.set &= ~global::kTranslation;
+        set_status(global::kTranslation, false);
+    }
     change_translation((state & ~kTranslationOn) | (on ? kTranslationOn : 0));
-    set_status(global::kTranslation, on);
 }
 
-// Software sees the command's status change only after this: everything cached is gone and the
-// observer has followed.
+// Software sees the command's status change only when everything cached is gone and the observer
+// has followed. (Translation goes off at once: nothing is to be mapped then.)
 void Unit::change_translation(TranslationState state) {
     const TranslationState before = translation_.load(std::memory_order_relaxed);
     translation_.store(state, std::memory_order_seq_cst);
@@ -224,7 +258,7 @@ void Unit::change_translation(TranslationState state) {
     if (observer_ != nullptr && (on || was_on)) {
         observer_->batch_begin();
         observer_->translation_changed(on);
-        invalidator_.settle();
+        observer_->barrier();
         observer_->batch_end();
     }
 }
@@ -253,7 +287,7 @@ void Unit::change_interrupts(InterruptState state) {
     if (observer_ != nullptr) {
         observer_->batch_begin();
         observer_->interrupt_remapping_changed((state & kRemappingOn) != 0);
-        invalidator_.settle();
+        observer_->barrier();
         observer_->batch_end();
     }
 }
@@ -287,10 +321,14 @@ void Unit::context_command_written() {
     request.kind = kKinds[requested];
 
     const bool valid = requested != spec::granularity::kReserved;
-    const unsigned actual = carry_out(request, valid) ? requested : spec::granularity::kReserved;
-    registers_.set64(offset::kContextCommand,
-                     (command & ~kInvalidate & ~(std::uint64_t{3} << kActualShift)) |
-                         std::uint64_t{actual} << kActualShift);
+    if (carry_out(request, valid)) {
+        pending_.context = true;
+        complete_commands();
+    } else {
+        registers_.set64(offset::kContextCommand,
+                         (command & ~kInvalidate & ~(std::uint64_t{3} << kActualShift)) |
+                             std::uint64_t{spec::granularity::kReserved} << kActualShift);
+    }
 }
 
 void Unit::iotlb_command_written() {
@@ -317,10 +355,14 @@ void Unit::iotlb_command_written() {
             valid = false;
             break;
     }
-    const unsigned actual = carry_out(request, valid) ? requested : spec::granularity::kReserved;
-    registers_.set64(offset::kIotlbInvalidate,
-                     (command & ~kInvalidate & ~(std::uint64_t{3} << kActualShift)) |
-                         std::uint64_t{actual} << kActualShift);
+    if (carry_out(request, valid)) {
+        pending_.iotlb = true;
+        complete_commands();
+    } else {
+        registers_.set64(offset::kIotlbInvalidate,
+                         (command & ~kInvalidate & ~(std::uint64_t{3} << kActualShift)) |
+                             std::uint64_t{spec::granularity::kReserved} << kActualShift);
+    }
 }
 
 // While the queue is on, software must not use the command registers. A command that is not valid,
@@ -334,12 +376,17 @@ bool Unit::carry_out(const InvalidationRequest& request, bool valid) {
     }
     invalidator_.batch_begin();
     invalidator_.apply(request, InvalidationPath::registers);
-    invalidator_.settle();
+    invalidator_.barrier();
     invalidator_.batch_end();
     return true;
 }
 
+bool Unit::has_work() const {
+    return pending_.any() || queue_.may_fetch() || !caught_up();
+}
+
 void Unit::resume() {
+    complete_commands();
     queue_.run();
 }
 
@@ -381,6 +428,7 @@ bool Unit::restore(const SavedState& state) {
 // Puts `translation` and `interrupts` in force, whatever was before, and tells the observer in any
 // case: after a reset or a restore it knows nothing.
 void Unit::adopt(TranslationState translation, InterruptState interrupts) {
+    pending_ = {};
     translation_.store(translation, std::memory_order_seq_cst);
     invalidator_.drop_everything();
     if (observer_ != nullptr) {

@@ -82,8 +82,11 @@ class Unit {
     [[nodiscard]] std::uint64_t mmio_read(std::uint32_t offset, unsigned size) const;
     void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size);
 
-    // Goes on with the invalidation queue where it stopped because the observer had not caught up
-    // (InvalidationObserver::caught_up). Does nothing otherwise.
+    // Whether something waits for the observer to catch up (InvalidationObserver::caught_up): the
+    // queue before a wait descriptor, or a command by register, whose status software polls.
+    // Somebody has to let the observer work and then call resume(), until this is false.
+    [[nodiscard]] bool has_work() const;
+    // Goes on with what waited, if the observer has caught up. Does nothing otherwise.
     void resume();
 
     // Power-on state: registers at their defaults, every cached entry dropped, translation and
@@ -132,6 +135,16 @@ class Unit {
     void clear_counters() { counters_.clear(); }
 
   private:
+    // Commands by register that took effect for the unit itself, while the observer has yet to
+    // catch up; software sees them completed after that.
+    struct PendingCommands {
+        std::uint32_t set = 0;  // bits of GSTS that will be set
+        bool context = false;   // CCMD.ICC will be cleared
+        bool iotlb = false;     // IOTLB.IVT will be cleared
+
+        [[nodiscard]] bool any() const { return set != 0 || context || iotlb; }
+    };
+
     // What is in force for DMA, and for interrupts. Each is one word, so that a translation sees
     // table address and mode of one moment. unit.cc has the layout.
     using TranslationState = std::uint64_t;
@@ -143,6 +156,7 @@ class Unit {
     void set_root_table();
     void enable_translation(bool on);
     void change_translation(TranslationState state);
+    void complete_commands();
     void set_interrupt_table();
     void enable_interrupt_remapping(bool on);
     void allow_compatibility_interrupts(bool on);
@@ -152,6 +166,7 @@ class Unit {
     void context_command_written();
     void iotlb_command_written();
     [[nodiscard]] bool carry_out(const InvalidationRequest& request, bool valid);
+    [[nodiscard]] bool caught_up() const { return observer_ == nullptr || observer_->caught_up(); }
     void adopt(TranslationState translation, InterruptState interrupts);
 
     [[nodiscard]] ContextLookup cached_context(TranslationState state, SourceId source,
@@ -175,6 +190,7 @@ class Unit {
     FaultLog fault_log_;
     Invalidator invalidator_;
     InvalidationQueue queue_;
+    PendingCommands pending_;
 
     std::atomic<TranslationState> translation_{0};
     std::atomic<InterruptState> interrupts_{0};

@@ -12,6 +12,7 @@ namespace {
 
 constexpr Gpa kTablesBase{16u << 20};
 constexpr std::chrono::seconds kCompletionLimit{60};
+constexpr std::chrono::seconds kCommandLimit{10};
 
 Gpa tables_last(const QtestMachine& machine) {
     const std::uint64_t quarter = (std::uint64_t{machine.options().memory_mib} << 20) / 4;
@@ -77,8 +78,18 @@ ModelDriver::ModelDriver(QtestMachine& machine, unsigned queue_order)
 bool ModelDriver::command(std::uint32_t set, std::uint32_t clear) {
     const std::uint32_t status = read32(vtd::kGlobalStatus);
     write32(vtd::kGlobalCommand, (status & kLevelBits & ~clear) | set);
-    const std::uint32_t after = read32(vtd::kGlobalStatus);
-    return (after & set) == set && (after & clear) == 0;
+    // The status follows when the command has taken effect everywhere, which may take a while.
+    const auto deadline = std::chrono::steady_clock::now() + kCommandLimit;
+    for (;;) {
+        const std::uint32_t after = read32(vtd::kGlobalStatus);
+        if ((after & set) == set && (after & clear) == 0) {
+            return true;
+        }
+        if (std::chrono::steady_clock::now() >= deadline) {
+            return false;
+        }
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
 }
 
 void ModelDriver::enable_queue() {

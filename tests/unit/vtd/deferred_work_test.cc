@@ -90,16 +90,59 @@ TEST_F(DeferredWork, SwitchingTheQueueOffForgetsTheWait) {
     EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0U);
 }
 
-TEST_F(DeferredWork, CommandsByRegisterTakeAllTheTurnsAtOnce) {
+TEST_F(DeferredWork, InvalidationsByRegisterCompleteWhenTheyHaveTakenEffect) {
     command_off(kQie);
-    slow.turns_left = 5;
+    slow.turns_left = 2;
     write64(kCcmd, std::uint64_t{1} << 63 | std::uint64_t{1} << 61);
-    EXPECT_EQ(slow.turns_left, 0U);
+    EXPECT_EQ(read64(kCcmd) >> 63, 1U);
+    EXPECT_TRUE(unit->has_work());
+    unit->resume();
+    EXPECT_EQ(read64(kCcmd) >> 63, 1U) << "the observer is not done";
+    slow.barrier();
+    unit->resume();
     EXPECT_EQ(read64(kCcmd) >> 63, 0U);
-    slow.turns_left = 5;
+    EXPECT_EQ(read64(kCcmd) >> 59 & 3, 1U) << "actual granularity";
+    EXPECT_FALSE(unit->has_work());
+
+    const auto iotlb = static_cast<std::uint32_t>((read64(kEcap) >> 8 & 0x3ff) * 16 + 8);
+    slow.turns_left = 2;
+    write64(iotlb, std::uint64_t{1} << 63 | std::uint64_t{2} << 60 | std::uint64_t{5} << 32);
+    EXPECT_EQ(read64(iotlb) >> 63, 1U);
+    slow.barrier();
+    unit->resume();
+    EXPECT_EQ(read64(iotlb) >> 63, 0U);
+    EXPECT_EQ(read64(iotlb) >> 57 & 3, 2U) << "actual granularity";
+}
+
+TEST_F(DeferredWork, GlobalCommandsCompleteWhenTheyHaveTakenEffect) {
     start_translation();
+    slow.turns_left = 2;
+    command(kSrtp);
+    EXPECT_EQ(read32(kGsts) & (kSrtp | kTe), kTe) << "the new root table is not in force yet";
+    slow.barrier();
+    unit->resume();
+    EXPECT_EQ(read32(kGsts) & (kSrtp | kTe), kSrtp | kTe);
+
+    command_off(kTe);
+    slow.turns_left = 2;
+    command(kTe);
+    EXPECT_EQ(read32(kGsts) & kTe, 0U);
+    EXPECT_TRUE(unit->translation_enabled()) << "for DMA it is on";
+    command_off(kTe);
+    slow.barrier();
+    unit->resume();
+    EXPECT_EQ(read32(kGsts) & kTe, 0U) << "the command that was taken back does not come later";
+    EXPECT_FALSE(unit->translation_enabled());
+}
+
+TEST_F(DeferredWork, ResetForgetsCommands) {
+    command_off(kQie);
+    slow.turns_left = 3;
+    write64(kCcmd, std::uint64_t{1} << 63 | std::uint64_t{1} << 61);
+    unit->reset();
     EXPECT_EQ(slow.turns_left, 0U);
-    EXPECT_EQ(read32(kGsts) & kTe, kTe);
+    EXPECT_FALSE(unit->has_work());
+    EXPECT_EQ(read64(kCcmd), 0U);
 }
 
 }  // namespace

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Invalidations that take long are carried out in slices, between which QEMU does everything else.
+// Here a slice is as short as it can be: a table or two. How far the work has come when a test
+// looks depends on the machine's speed; nothing that is asserted does.
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "plugin/probe/registers.h"
+#include "tests/qtest/viommu_test.h"
+
+namespace umbra::qtest {
+namespace {
+
+constexpr Iova kIova(0x4000'0000);
+constexpr std::size_t kTables = 64;
+// Every second page, so that nothing is contiguous.
+constexpr std::size_t kPages = kTables * kEntriesPerTable / 2;
+constexpr std::uint64_t kInvalidate = std::uint64_t{1} << 63;
+constexpr std::chrono::seconds kLimit{60};
+
+MachineOptions short_slices() {
+    MachineOptions options{.viommu = Viommu::umbra};
+    options.viommu_properties = ",slice-us=1";
+    return options;
+}
+
+class Slices : public QemuTest {
+  protected:
+    void SetUp() override {
+        QemuTest::SetUp();
+        if (IsSkipped()) {
+            return;
+        }
+        rig_ = std::make_unique<Rig>(short_slices(), ",listen=on");
+        table_ = std::make_unique<SecondStage>(rig_->driver.new_table());
+        rig_->driver.attach(kProbe, *table_, kDomain);
+        rig_->driver.enable_translation();
+    }
+
+    QtestMachine& machine() { return rig_->machine; }
+    ModelDriver& driver() { return rig_->driver; }
+
+    void map_all() {
+        for (std::size_t i = 0; i < kPages; i++) {
+            table_->map(kIova + 2 * i * kPageSize, kData + i % 1024 * kPageSize);
+        }
+    }
+    // Puts the descriptor and a wait into the queue, and rings; does not wait.
+    void start(const Descriptor& descriptor, std::uint32_t status) {
+        driver().enqueue(descriptor);
+        driver().enqueue(Descriptor::wait_status(driver().status_address(), status));
+        driver().ring();
+    }
+    [[nodiscard]] std::uint32_t status() {
+        return static_cast<std::uint32_t>(machine().load64(driver().status_address()));
+    }
+    template <class Condition>
+    [[nodiscard]] static bool comes_true(Condition&& condition) {
+        const auto deadline = std::chrono::steady_clock::now() + kLimit;
+        while (!condition()) {
+            if (std::chrono::steady_clock::now() >= deadline) {
+                return false;
+            }
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
+        }
+        return true;
+    }
+    [[nodiscard]] std::size_t mapped() { return rig_->probe.live_mappings().size(); }
+    // How many times the shadow has kept QEMU's lock.
+    [[nodiscard]] std::int64_t holds() {
+        return machine()
+            .property("/machine/peripheral/viommu", "statistics")["shadow"]["lock-hold"]["count"]
+            .integer();
+    }
+    void expect_verified() {
+        const Json verified = machine().property("/machine/peripheral/viommu", "verify");
+        EXPECT_TRUE(verified["clean"].boolean());
+        EXPECT_TRUE(verified["complete"].boolean());
+    }
+
+    std::unique_ptr<Rig> rig_;
+    std::unique_ptr<SecondStage> table_;
+};
+
+TEST_F(Slices, WaitCompletesAfterTheLastSlice) {
+    map_all();
+    const std::int64_t before = holds();
+    start(Descriptor::iotlb_domain(kDomain), 7);
+    // Registers are read meanwhile, as a driver does that looks for faults while it waits.
+    ASSERT_TRUE(comes_true([&] {
+        EXPECT_EQ(driver().read32(vtd::kFaultStatus) & vtd::kQueueError, 0u);
+        return status() == 7;
+    }));
+    EXPECT_EQ(mapped(), kPages);
+    EXPECT_GE(holds() - before, static_cast<std::int64_t>(kTables / 2));
+    expect_verified();
+}
+
+TEST_F(Slices, TailWrittenMeanwhile) {
+    map_all();
+    start(Descriptor::iotlb_domain(kDomain), 1);
+    const Iova later = kIova + std::uint64_t{0x4000'0000};
+    for (std::uint32_t i = 0; i < 16; i++) {
+        table_->map(later + i * kPageSize, kData);
+        start(Descriptor::iotlb_pages(kDomain, later + i * kPageSize, 0), 2 + i);
+    }
+    ASSERT_TRUE(comes_true([&] { return status() == 17; }));
+    EXPECT_EQ(driver().read64(vtd::kQueueHead), driver().read64(vtd::kQueueTail));
+    EXPECT_EQ(mapped(), kPages + 16);
+    expect_verified();
+}
+
+TEST_F(Slices, EverythingInvalidatedMeanwhile) {
+    map_all();
+    start(Descriptor::iotlb_domain(kDomain), 1);
+    start(Descriptor::iotlb_global(), 2);
+    table_->unmap_pages(kIova, kEntriesPerTable);
+    start(Descriptor::context_global(), 3);
+    start(Descriptor::iotlb_global(), 4);
+    ASSERT_TRUE(comes_true([&] { return status() == 4; }));
+    EXPECT_EQ(mapped(), kPages - kEntriesPerTable / 2);
+    expect_verified();
+}
+
+TEST_F(Slices, DeviceLeavesTheDomainMeanwhile) {
+    map_all();
+    start(Descriptor::iotlb_domain(kDomain), 1);
+    driver().contexts().clear(kProbe);
+    start(Descriptor::context_device(kDomain, kProbe), 2);
+    ASSERT_TRUE(comes_true([&] { return status() == 2; }));
+    EXPECT_EQ(mapped(), 0u);
+}
+
+TEST_F(Slices, ListenerGoesMeanwhile) {
+    map_all();
+    start(Descriptor::iotlb_domain(kDomain), 1);
+    rig_->probe.listen(false);
+    ASSERT_TRUE(comes_true([&] { return status() == 1; }));
+    rig_->probe.listen(true);
+    EXPECT_EQ(mapped(), kPages);
+}
+
+TEST_F(Slices, ResetMeanwhile) {
+    map_all();
+    start(Descriptor::iotlb_domain(kDomain), 1);
+    machine().system_reset();
+    EXPECT_EQ(driver().read32(vtd::kGlobalStatus), 0u);
+    ProbeDriver probe(machine(), kProbe, probe_bar(0));
+    ModelDriver fresh(machine());
+    SecondStage table = fresh.new_table();
+    table.map(Iova(0x1000), kData);
+    fresh.attach(kProbe, table, kDomain);
+    fresh.enable_translation();
+    EXPECT_EQ(probe.store(Iova(0x1000), 9), DmaResult::ok);
+    EXPECT_TRUE(fresh.submit(Descriptor::iotlb_domain(kDomain)));
+}
+
+// Whoever saves a machine stops it first, and sends its memory before its devices: what the guest
+// waits for must be in memory when it has stopped.
+TEST_F(Slices, MachineThatStopsHasNothingLeft) {
+    map_all();
+    start(Descriptor::iotlb_domain(kDomain), 1);
+    machine().qmp_ok(R"({"execute": "stop"})");
+    EXPECT_EQ(status(), 1u);
+    EXPECT_EQ(mapped(), kPages);
+    machine().qmp_ok(R"({"execute": "cont"})");
+    table_->unmap_pages(kIova, kTables * kEntriesPerTable);
+    EXPECT_TRUE(driver().submit(Descriptor::iotlb_domain(kDomain)));
+    EXPECT_EQ(mapped(), 0u);
+}
+
+TEST_F(Slices, InvalidationByRegisterCompletesAfterTheLastSlice) {
+    ASSERT_TRUE(driver().command(0, vtd::kQueueEnable));
+    map_all();
+    const std::uint32_t command = vtd::iotlb_register_offset(driver().extended_capability()) + 8;
+    driver().write64(command, kInvalidate | std::uint64_t{2} << 60 | std::uint64_t{kDomain} << 32);
+    std::uint64_t after = 0;
+    ASSERT_TRUE(comes_true([&] {
+        after = driver().read64(command);
+        return (after & kInvalidate) == 0;
+    }));
+    EXPECT_EQ(after >> 57 & 3, 2u) << "actual granularity";
+    EXPECT_EQ(mapped(), kPages);
+}
+
+TEST_F(Slices, TranslationIsOnWhenEverythingIsMapped) {
+    ASSERT_TRUE(driver().command(0, vtd::kTranslationEnable));
+    map_all();
+    ASSERT_TRUE(driver().command(vtd::kTranslationEnable));
+    EXPECT_EQ(mapped(), kPages);
+    expect_verified();
+}
+
+}  // namespace
+}  // namespace umbra::qtest
