@@ -2,6 +2,7 @@
 #include "plugin/shadow/host_binding.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 namespace umbra::shadow {
@@ -135,6 +136,7 @@ HostResult HostBinding::unmap(Iova iova, std::uint64_t bytes) {
     ++tally_.counts.unmap_calls;
     const HostResult result = mapper_.unmap(iova, bytes);
     if (result.ok()) {
+        limit_hit_ = false;
         if (!stuck_.empty()) {
             trim_stuck(iova, bytes);
         }
@@ -149,6 +151,7 @@ bool HostBinding::map(const HostMapping& mapping) {
     const HostResult result = mapper_.map(mapping);
     if (!result.ok()) {
         ++tally_.counts.map_failures;
+        limit_hit_ = limit_hit_ || result.error() == ENOSPC;
         log_->report(Trouble::map_failed, range_of(mapping.iova, mapping.bytes), result.error());
         return false;
     }
@@ -223,7 +226,7 @@ void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
 void HostBinding::map_additions(std::span<const Addition> additions) {
     for (const Addition& addition : additions) {
         const HostMapping& mapping = addition.mapping;
-        if (failures_in_row_ >= kNewFailuresInRow) {
+        if (limit_hit_ || failures_in_row_ >= kNewFailuresInRow) {
             mark_missing(mapping.iova, mapping.bytes);
             continue;
         }
@@ -379,6 +382,10 @@ void HostBinding::merged(std::uint64_t before, std::uint64_t after) {
 
 bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& clock,
                              std::uint64_t deadline_ns) {
+    if (limit_hit_) {
+        first_pass_ = false;
+        return true;
+    }
     const bool everything = range == IovaRange::everything();
     unsigned failures = 0;
     if (!pass.started) {
@@ -450,7 +457,7 @@ bool HostBinding::retry_table(TableKey key, IovaRange range, unsigned& failures)
         if (map_run(first, end)) {
             clear_missing(first.iova(), end - first.iova());
             failures = 0;
-        } else if (++failures == kFailuresInRow) {
+        } else if (limit_hit_ || ++failures == kFailuresInRow) {
             return false;
         }
     }

@@ -47,10 +47,14 @@ class HostBinding {
     // The host has nothing of it any more: every leaf is missing, nothing is stuck.
     void forget();
 
-    // A sync begins: what failed again and again in the one before is tried again.
-    void begin() { failures_in_row_ = 0; }
-    // Carries a delta out. After many failures in a row the rest is left missing without asking the
-    // host: a limit that is hit by tens of thousands of leaves must not cost as many calls.
+    // A sync begins: what failed in the one before is tried again.
+    void begin() {
+        failures_in_row_ = 0;
+        limit_hit_ = false;
+    }
+    // Carries a delta out. After many failures in a row, or one that says that the host takes no
+    // more mappings, the rest is left missing without asking it: a limit that is hit by tens of
+    // thousands of leaves must not cost as many calls.
     void execute(const Plan& plan, std::span<const Addition> additions);
 
     // Unmaps again what is stuck in `range`.
@@ -62,8 +66,8 @@ class HostBinding {
         std::uint64_t first = 0;
         std::uint64_t next = 0;
     };
-    // Maps what is missing in `range`. Gives up after several failures in a row, to go on from
-    // there in a later pass: what makes one fail (a limit) mostly makes all fail. Stops at
+    // Maps what is missing in `range`. Gives up at the host's limit, or after several failures in a
+    // row, to go on from there in a later pass: what makes one fail mostly makes all fail. Stops at
     // `deadline_ns`. True unless it stopped for the time; then call again with the same `pass`.
     [[nodiscard]] bool retry_maps(IovaRange range, RetryPass& pass, const Clock& clock,
                                   std::uint64_t deadline_ns);
@@ -143,6 +147,7 @@ class HostBinding {
     TableKey retry_from_ = 0;
     bool first_pass_ = false;  // what is missing was not tried yet
     unsigned failures_in_row_ = 0;
+    bool limit_hit_ = false;  // ENOSPC, and nothing was unmapped since
     std::vector<Stuck> stuck_;
     Tally tally_;
 };
