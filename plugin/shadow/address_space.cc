@@ -12,8 +12,6 @@ using vtd::DecodedEntry;
 using vtd::level_index;
 using Kind = vtd::DecodedEntry::Kind;
 
-// How many tables are compared before the clock is looked at.
-constexpr unsigned kTablesPerLook = 32;
 // Up to this many entries are compared one by one.
 constexpr unsigned kFewEntries = kEntriesPerLine;
 
@@ -115,7 +113,8 @@ bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& n
     tally_ = {};
     deadline_ns_ = deadline_ns;
     host_ns_ = 0;
-    ticks_ = kTablesPerLook;
+    ticks_ = unit_.options.tables_per_look;
+    time_up_ = false;
 
     look_for_missing();
     mirror_.refresh_pointers();
@@ -241,15 +240,16 @@ void AddressSpace::finish(SyncJob& job) {
 }
 
 bool AddressSpace::time_is_up(Iova done) {
-    if (--ticks_ != 0) {
-        return false;
+    // Once up it stays up, and the place where the walk goes on is that of the first time.
+    if (time_up_ || --ticks_ != 0) {
+        return time_up_;
     }
-    ticks_ = kTablesPerLook;
-    if (unit_.clock.now_ns() < deadline_ns_) {
-        return false;
+    ticks_ = unit_.options.tables_per_look;
+    time_up_ = unit_.clock.now_ns() >= deadline_ns_;
+    if (time_up_) {
+        cursor_ = done + 1;
     }
-    cursor_ = done + 1;
-    return true;
+    return time_up_;
 }
 
 // ---- The walk ----
@@ -392,8 +392,11 @@ bool AddressSpace::change_entry(Table& table, unsigned slot, std::uint64_t value
             }
             ++tally_.resizes;
         }
-        table.copy[slot] = 0;
-        remove_table(*child);
+        if (!remove_table(*child)) {
+            // The entry still differs, so the next call goes on here.
+            cursor_ = std::max(range.first, table.entry_iova(slot));
+            return false;
+        }
     } else if (mirror_.is_leaf(table, slot)) {
         const DecodedEntry old = mirror_.format().decode(table.level, table.copy[slot]);
         if (entry.kind == Kind::leaf && entry.address == old.address &&
@@ -497,22 +500,26 @@ inline void AddressSpace::remove_leaf(Table& table, unsigned slot, const Decoded
     tally_.pages_unmapped += table.entry_bytes() >> kPageShift;
 }
 
-void AddressSpace::remove_table(Table& table) {
+bool AddressSpace::remove_table(Table& table) {
     if (table.children == nullptr && irregular_leaves_ == 0 && !any_missing_) {
         remove_leaves_at_once(table);
     } else {
         for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
             if (Table* child = table.child(slot)) {
-                table.copy[slot] = 0;
-                remove_table(*child);
+                if (!remove_table(*child)) {
+                    return false;
+                }
             } else if (mirror_.is_leaf(table, slot)) {
                 remove_leaf(table, slot, decoded(table, slot));
                 flush_if_full();
             }
         }
     }
+    const Iova last = table.last();
+    table.parent->copy[table.slot] = 0;
     mirror_.remove(table);
     flush_if_full();
+    return !time_is_up(last);
 }
 
 void AddressSpace::remove_leaves_at_once(Table& table) {
@@ -548,7 +555,7 @@ void AddressSpace::remove_leaves_at_once(Table& table) {
 
 bool AddressSpace::change_access(Table& table, Access access, IovaRange range) {
     const Access before = table.access;
-    bool in_time = true;
+    bool in_time = !time_up_;
     for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
         // The new access concerns the whole table, so all of it is done; entries outside of the
         // range, and those that there is no time for, stay as they are otherwise.

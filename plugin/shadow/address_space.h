@@ -153,8 +153,9 @@ class AddressSpace {
     void refuse_leaf(IovaRange range);
     // The leaf at `slot`, which is `entry`, is gone.
     void remove_leaf(Table& table, unsigned slot, const vtd::DecodedEntry& entry);
-    // The table is gone with all below it.
-    void remove_table(Table& table);
+    // The table is gone with all below it. If the time comes, what is left of it stays, and the
+    // entry that leads to it as well.
+    [[nodiscard]] bool remove_table(Table& table);
     void remove_leaves_at_once(Table& table);
     // The entries above grant another access, to the whole table. In `range` it is compared too.
     [[nodiscard]] bool change_access(Table& table, Access access, IovaRange range);
@@ -229,6 +230,7 @@ class AddressSpace {
     std::uint64_t deadline_ns_ = 0;
     std::uint64_t host_ns_ = 0;
     unsigned ticks_ = 0;
+    bool time_up_ = false;
     Iova cursor_;
 };
 

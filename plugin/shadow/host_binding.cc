@@ -406,7 +406,8 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& cloc
         }
     }
     bool in_time = true;
-    while (true) {
+    // One table is done in each call, however little time there is.
+    for (bool any = false;; any = true) {
         const auto found = missing_.lower_bound(pass.next);
         if (found == missing_.end() || found->first > range.last.value()) {
             if (pass.wrapped) {
@@ -419,7 +420,7 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& cloc
         if (pass.wrapped && everything && pass.first != 0 && found->first >= pass.first) {
             break;
         }
-        if (clock.now_ns() >= deadline_ns) {
+        if (any && clock.now_ns() >= deadline_ns) {
             in_time = false;
             break;
         }

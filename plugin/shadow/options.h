@@ -33,6 +33,8 @@ struct Options {
     // is left is done by later calls; until then caught_up() is false, and the guest waits for its
     // invalidation while everything else goes on. 0: no limit.
     std::uint64_t slice_ns = 0;
+    // How many tables are looked at between two looks at the clock.
+    unsigned tables_per_look = 32;
 };
 
 }  // namespace umbra::shadow

@@ -114,6 +114,7 @@ class Model {
     explicit Model(const Setup& setup)
         : setup_(setup), machine_(setup.options, 24), tables_(machine_) {
         set_ram(0);
+        machine_.clock.step = 1;
         for (unsigned i = 0; i < setup.devices; ++i) {
             devices_.push_back(
                 std::make_unique<FakeDevice>(SourceId(0, static_cast<std::uint8_t>(8 * (i + 1)))));
@@ -403,6 +404,17 @@ class Model {
         entry = fresh.value() | (entry & 3);
     }
 
+    // Does what the shadow has put off.
+    void catch_up() {
+        for (unsigned slice = 0; !machine_.manager.caught_up(); ++slice) {
+            (void)machine_.manager.run();
+            if (slice == 10'000) {
+                problem("the work does not come to an end");
+                return;
+            }
+        }
+    }
+
     void invalidate_batch(const Step& step) {
         std::vector<IovaRange> ranges;
         machine_.manager.batch_begin();
@@ -413,6 +425,7 @@ class Model {
             machine_.manager.iotlb_pages(kDomain, first, 0, false);
         }
         machine_.manager.barrier();
+        catch_up();
         for (const IovaRange range : ranges) {
             check(range);
         }
@@ -440,7 +453,11 @@ class Model {
         } else {
             machine_.contexts.translate(device.source, kDomain, tables_.root());
         }
+        machine_.manager.batch_begin();
         machine_.manager.context_device(kDomain, device.source, 0);
+        machine_.manager.barrier();
+        machine_.manager.batch_end();
+        catch_up();
         if (machine_.contexts.context_of(device.source).mode == shadow::DmaMode::translated) {
             gone_.clear();
             invalidate(IovaRange::everything(), [&] { machine_.manager.iotlb_domain(kDomain); });
@@ -466,7 +483,11 @@ class Model {
     }
 
     void invalidate(IovaRange range, auto&& how) {
+        machine_.manager.batch_begin();
         how();
+        machine_.manager.barrier();
+        machine_.manager.batch_end();
+        catch_up();
         check(range);
         check_torn();
     }
@@ -672,6 +693,15 @@ TEST(RandomModel, RightAgainAfterCallsFailed) {
 TEST(RandomModel, RightAgainAfterCallsFailedWithoutCoalescing) {
     expect_right({.options = {.coalesce = false}, .devices = 1, .failures = true}, 4001, 40,
                  10'000);
+}
+
+// The clock is looked at after each table, and the time is always up.
+TEST(RandomModel, InSlicesOfOneTable) {
+    expect_right({.options = {.slice_ns = 1, .tables_per_look = 1}, .devices = 2}, 6001, 30, 5'000);
+    expect_right({.options = {.coalesce = false, .slice_ns = 1, .tables_per_look = 1},
+                  .devices = 1,
+                  .failures = true},
+                 7001, 30, 5'000);
 }
 
 // Few steps from many fresh starts reach states that long runs rarely pass through.
