@@ -13,10 +13,10 @@ enum { SHORTEST_INTERVAL_MS = 10, LONGEST_INTERVAL_MS = 3600000 };
 
 /* ---- The file ---- */
 
-/* Opens a new file beside the one that is meant, and says in *path how it is called. */
-static int open_beside(const char* file, char** path) {
-    *path = g_strdup_printf("%s.%ld.tmp", file, (long)getpid());
-    return open(*path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
+/* Opens a new file beside the one that is meant, and says in *beside how it is called. */
+static int open_beside(const char* path, char** beside) {
+    *beside = g_strdup_printf("%s.%ld.tmp", path, (long)getpid());
+    return open(*beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
 }
 
 static bool fail_file(const UmbraStatsOutput* output, int error, Error** errp) {
@@ -29,10 +29,10 @@ static bool check_file(const UmbraStatsOutput* output, Error** errp) {
     g_autofree char* beside = NULL;
     int fd;
 
-    if (g_file_test(output->file, G_FILE_TEST_IS_DIR)) {
+    if (g_file_test(output->path, G_FILE_TEST_IS_DIR)) {
         return fail_file(output, EISDIR, errp);
     }
-    fd = open_beside(output->file, &beside);
+    fd = open_beside(output->path, &beside);
     if (fd < 0) {
         return fail_file(output, errno, errp);
     }
@@ -57,7 +57,7 @@ bool umbra_stats_output_write_file(UmbraStatsOutput* output, Error** errp) {
         error_setg(errp, "there is no file to write to: start QEMU with stats-file=PATH");
         return false;
     }
-    fd = open_beside(output->file, &beside);
+    fd = open_beside(output->path, &beside);
     if (fd < 0) {
         return fail_file(output, errno, errp);
     }
@@ -70,7 +70,7 @@ bool umbra_stats_output_write_file(UmbraStatsOutput* output, Error** errp) {
         error = errno;
     }
     /* Readers see the old file or the new one, never a part. */
-    if (error == 0 && rename(beside, output->file) != 0) {
+    if (error == 0 && rename(beside, output->path) != 0) {
         error = errno;
     }
     if (error != 0) {
@@ -211,10 +211,13 @@ bool umbra_stats_output_start(UmbraStatsOutput* output, const UmbraUnit* unit, c
                               Error** errp) {
     output->unit = unit;
     output->name = name;
-    if (output->file != NULL && !check_file(output, errp)) {
-        return false;
+    if (output->file != NULL) {
+        output->path = g_canonicalize_filename(output->file, NULL);
     }
-    if (output->chardev != NULL && !start_stream(output, errp)) {
+    if ((output->file != NULL && !check_file(output, errp)) ||
+        (output->chardev != NULL && !start_stream(output, errp))) {
+        g_free(output->path);
+        output->path = NULL;
         return false;
     }
     if (output->file != NULL) {

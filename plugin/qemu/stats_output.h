@@ -25,6 +25,7 @@ typedef struct UmbraStatsOutput {
 
     const UmbraUnit* unit;
     const char* name;
+    char* path; /* `file`, from the root: QEMU goes elsewhere when it becomes a daemon */
     uint64_t files_written;
     Notifier exit;
 

@@ -8,6 +8,8 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <csignal>
 #include <cstddef>
 #include <cstdlib>
 #include <filesystem>
@@ -16,6 +18,7 @@
 #include <optional>
 #include <string>
 #include <system_error>
+#include <thread>
 #include <vector>
 
 #include "plugin/telemetry/json.h"
@@ -165,6 +168,26 @@ TEST_F(StatsFile, AFailureLeavesTheOldFile) {
     fs::remove(beside);
     rig.machine.qmp_ok(set_property("stats-write"));
     EXPECT_EQ(read_file(path).sequence, 2u);
+}
+
+// A daemon leaves the folder in which it was started.
+TEST_F(StatsFile, ARelativePathIsThatOfTheStart) {
+    const fs::path here = fs::current_path();
+    fs::current_path(folder.file(""));
+    MachineOptions options = with_file("umbra.stats");
+    options.arguments = {"-daemonize", "-pidfile", folder.file("pid")};
+    const Refusal started = run_refused(options);
+    fs::current_path(here);
+    ASSERT_EQ(started.status, 0) << started.output;
+    pid_t daemon = 0;
+    ASSERT_TRUE(std::ifstream(folder.file("pid")) >> daemon);
+    ASSERT_GT(daemon, 1);
+    ASSERT_EQ(::kill(daemon, SIGTERM), 0);
+    // The pid file goes after the statistics were written, or the daemon does not end at all.
+    for (int waits = 0; waits < kLimitMs / 10 && fs::exists(folder.file("pid")); waits++) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    EXPECT_EQ(read_file(folder.file("umbra.stats")).unit, "viommu");
 }
 
 TEST_F(StatsFile, PathsThatCannotBeWritten) {
