@@ -9,6 +9,7 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 
 from umbra.products import TREE
+from umbra.regress.matrix import POLICIES
 
 from vm_case import VmCase
 
@@ -45,10 +46,10 @@ class RegressCase(VmCase):
 class PatchedPolicies:
     """Mixed into one test case a vIOMMU."""
     VIOMMU = ""
+    STEPS = ("verify", "counters", "baseline", "log")
 
     def test_policies_and_tunables(self):
-        steps = [step for policy in ("strict", "fq-domain", "fq-single", "fq-range")
-                 for step in (f"{policy}/verify", f"{policy}/counters", f"{policy}/baseline", f"{policy}/log")]
+        steps = [f"{policy}/{step}" for policy in POLICIES for step in self.STEPS]
         cases = [f"{self.VIOMMU}/{step}" for step in ("boot", *steps, "budget", "tunables", "console")]
         verdicts = self.regress("--viommu", self.VIOMMU, *(word for case in cases for word in ("--only", case)))
         self.all_ok(verdicts, "build", *cases)
@@ -56,9 +57,7 @@ class PatchedPolicies:
 
 class PatchedPoliciesUmbra(PatchedPolicies, RegressCase):
     VIOMMU = "umbra"
-
-    def test_shadow_after_drains_by_range(self):
-        self.all_ok(self.regress("--viommu", "umbra", "--only", "umbra/fq-range/shadow"), "umbra/fq-range/shadow")
+    STEPS = (*PatchedPolicies.STEPS, "shadow")
 
 
 class PatchedPoliciesQemuIntel(PatchedPolicies, RegressCase):
@@ -71,8 +70,7 @@ class PatchedKernelTests(RegressCase):
 
     def test_order_of_releases(self):
         verdicts = self.regress("--viommu", "umbra", "--only", "releases/*")
-        self.all_ok(verdicts, *(f"releases/umbra/{policy}/{rule}" for policy in ("strict", "fq-domain", "fq-single", "fq-range")
-                                for rule in ("after-flush", "leaf-hint")))
+        self.all_ok(verdicts, *(f"releases/umbra/{policy}/{rule}" for policy in POLICIES for rule in ("after-flush", "leaf-hint")))
 
 
 class BrokenPatch(RegressCase):

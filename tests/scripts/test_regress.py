@@ -145,8 +145,9 @@ class Baselines(unittest.TestCase):
 
     def test_ours_is_of_the_counted_workload(self):
         ours = Baseline.load(regress.BASELINE, must_exist=True)
-        for policy in matrix.POLICIES:
-            self.assertTrue(ours.knows(f"qemu-intel/{policy}", matrix.COUNTED), policy)
+        for viommu in regress.VIOMMUS:
+            for policy in matrix.POLICIES:
+                self.assertTrue(ours.knows(f"{viommu}/{policy}", matrix.COUNTED), f"{viommu}/{policy}")
 
 
 def unmap(first, count=1):
@@ -250,6 +251,8 @@ class Promises(unittest.TestCase):
                 ("fq-range", n, 5, n + 5, "domain-selective"), ("fq-range", n, 0, n, "no unmap"),
                 ("fq-range", 2 * n, 0, n + 20, "not merged"), ("fq-range", n + 70, 0, 2 * n, "not batched")):
             self.assertIn(word, " ".join(self.broken(policy, psi, dsi, wait)), policy)
+        self.assertIn("not batched", " ".join(self.broken("fq-domain", n, n // 4, n + n // 4)))
+        self.assertEqual(matrix.broken_promises("fq-domain", matrix.Sent(n, n // 4, 0, n + n // 4), timeouts=True), [])
         self.assertIn("global", self.broken("strict", 2 * n, 0, 2 * n, gi=1)[0])
 
 

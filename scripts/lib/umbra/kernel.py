@@ -182,7 +182,7 @@ def ensure(options: KernelOptions) -> KernelProduct:
             stock = dataclasses.replace(options, patches=None)
             tree = _stock_tree(version, tarball, stock, log)
             if options.patches:
-                if not options.fragments:
+                if not options.fragments and find(stock) is None:
                     _make(tree, tree, stock, log, lock)
                 tree = _patched_tree(tree, options, log)
             _make(tree, tree, options, log, lock)

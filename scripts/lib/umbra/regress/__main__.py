@@ -188,10 +188,11 @@ def main(arguments: list[str]) -> int:
         report.bail_out(str(error))
         raise
     finally:
+        # What was decided before an interruption counts.
         if options.junit:
             junit.write(options.junit, record.outcomes)
-    if options.update_baseline:
-        baseline.save()
+        if options.update_baseline:
+            baseline.save()
     say(f"{sum(o.verdict is Verdict.PASS for o in record.outcomes)} passed, "
         f"{sum(o.verdict is Verdict.FAIL for o in record.outcomes)} failed, "
         f"{sum(o.verdict is Verdict.SKIP for o in record.outcomes)} skipped; logs in {out}")

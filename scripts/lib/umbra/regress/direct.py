@@ -53,12 +53,9 @@ class Releases(Scene):
         if not found:
             ask(guest, f"policy {policy} fresh=yes")
             trace.start(guest)
-            try:
-                for line in _TRACED:
-                    ask(guest, line)
-            finally:
-                text = trace.stop(guest)
-            found.append(order.check(trace.parse(text)))
+            for line in _TRACED:
+                ask(guest, line)
+            found.append(order.check(trace.parse(trace.stop(guest))))
         findings = found[0]
         if not findings.unmaps or not findings.releases or not findings.tables:
             raise Failed(f"The trace does not show what was traced: {findings}")

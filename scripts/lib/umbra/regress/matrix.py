@@ -33,8 +33,9 @@ _NO_TIMEOUT = "fq_timeout_ms=60000"
 # The single queue has 32,768 entries, so that only its watermark lets it drain in a short run.
 _COUNTED_SETTINGS = {"strict": "", "fq-domain": _NO_TIMEOUT, "fq-single": f"{_NO_TIMEOUT} fq_watermark=256",
                      "fq-range": _NO_TIMEOUT}
-# At most one submission for so many unmaps, beside those of the maps.
-_BATCHED = 16
+# At most one submission for so many unmaps, beside those of the maps; where a timeout drains as well, it depends on the
+# machine's speed how many there are.
+_BATCHED, _BATCHED_BY_TIME = 16, 2
 
 
 def ask(guest: Guest, line: str, phases=None) -> dict:
@@ -73,9 +74,10 @@ class Sent:
         return {name: 1000 * getattr(self, name) / OPERATIONS for name in ("psi", "dsi", "wait")}
 
 
-def broken_promises(policy: str, sent: Sent) -> list[str]:
+def broken_promises(policy: str, sent: Sent, timeouts: bool = False) -> list[str]:
     """What the invalidations of OPERATIONS maps and unmaps should not have been under this policy."""
     found = []
+    most = OPERATIONS // (_BATCHED_BY_TIME if timeouts else _BATCHED)
 
     def promise(kept: bool, sentence: str) -> None:
         if not kept:
@@ -88,14 +90,13 @@ def broken_promises(policy: str, sent: Sent) -> list[str]:
         promise(sent.dsi == 0, "domain-selective invalidations were sent")
         promise(sent.psi >= 2 * OPERATIONS, "not every unmap was invalidated")
         return found
-    promise(sent.wait <= OPERATIONS + OPERATIONS // _BATCHED, "unmaps are not batched")
+    promise(sent.wait <= OPERATIONS + most, "unmaps are not batched")
     if policy == "fq-range":
         promise(sent.dsi == 0, "domain-selective invalidations were sent although the budget suffices")
         promise(sent.psi > OPERATIONS, "no unmap was invalidated")
         promise(sent.psi < 2 * OPERATIONS, "ranges were not merged")
     else:
         promise(sent.dsi > 0, "no unmap was invalidated")
-        promise(sent.dsi <= OPERATIONS // _BATCHED, "unmaps are not batched")
         promise(sent.psi < OPERATIONS + OPERATIONS // _BATCHED, "page-selective invalidations were sent for unmaps")
     return found
 
@@ -225,7 +226,7 @@ class Matrix(Scene):
                         notes: list[str]) -> None:
         counted.append(self._count(guest, counter))
         notes.append(f"{OPERATIONS} maps and unmaps: {counted[0].psi} PSI, {counted[0].dsi} DSI, {counted[0].wait} waits")
-        broken = broken_promises(policy, counted[0])
+        broken = broken_promises(policy, counted[0], timeouts=not self._tunable(guest))
         if broken:
             raise Failed("\n".join(broken))
 
