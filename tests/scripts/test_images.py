@@ -65,6 +65,22 @@ class Reproducible(ImageCase):
         self.assertNotEqual(first.archive(), second.archive())
 
 
+@unittest.skipUnless(shutil.which("gcc"), "gcc is not installed")
+class GuestPrograms(ImageCase):
+    def test_they_need_no_library(self):
+        programs = images.compile_programs(self.folder)
+        self.assertIn("umbra_vfio_nvme", [program.name for program in programs])
+        for program in programs:
+            self.assertEqual(images.libraries_of(program), [])
+
+    def test_one_that_does_not_compile_is_named(self):
+        (self.folder / "wrong.c").write_text("int main(void) { return nothing; }\n")
+        with mock.patch.object(images, "PROGRAMS", self.folder), self.assertRaises(UserError) as caught:
+            images.compile_programs(self.folder)
+        self.assertEqual(caught.exception.code, ExitCode.ENVIRONMENT)
+        self.assertIn("wrong.c does not compile", str(caught.exception))
+
+
 @unittest.skipUnless(shutil.which("cpio"), "cpio is not installed")
 class Content(ImageCase):
     def test_files_folders_links_and_modes(self):
