@@ -189,6 +189,22 @@ TEST_P(Shadow, ListenerThatArrivesLateIsToldOfWhatIsMapped) {
     EXPECT_EQ(on.live(), Mappings{mapping(kIova, kData, 8 * kPageSize)});
 }
 
+// What benchmarks take for the listener's part of a figure.
+TEST_P(Shadow, RehearsedNotificationsAreCountedAndNeedNoRules) {
+    for (const bool rules : {false, true}) {
+        Rig rig(options(), rules ? ",listen=on" : ",listen=on,vfio-rules=off");
+        const SecondStage table = rig.driver.new_table();
+        rig.driver.attach(kProbe, table, kDomain);
+        rig.driver.enable_translation();
+        rig.probe.clear_counters();
+        rig.probe.set(UMBRA_PROBE_REHEARSE, 3);
+        EXPECT_EQ(rig.probe.get(UMBRA_PROBE_LISTEN_MAPS), rules ? 0u : 3u);
+        EXPECT_EQ(rig.probe.get(UMBRA_PROBE_LISTEN_MAPPED_BYTES), rules ? 0u : 3 * kPageSize);
+        EXPECT_EQ(rig.probe.get(UMBRA_PROBE_REHEARSE_NS) == 0, rules);
+        EXPECT_EQ(rig.probe.get(UMBRA_PROBE_LIVE_MAPPINGS), 0u);
+    }
+}
+
 TEST_P(Shadow, DeviceMovesBetweenDomains) {
     Listening on(options());
     on.table.map(kIova, kData);
