@@ -143,6 +143,9 @@ class Device(unittest.TestCase):
                          [("map-1-psi", "256"), ("map-1-psi", "65,536"), ("dsi-unchanged", "256")])
         self.assertEqual(lines[0][5:9], ["400 ns ±0%", "200 ns ±0%", "2.00× ±0%", "-"])
         self.assertTrue(all(len(line) == len(bench_device.HEADER) for line in lines))
+        limits = bench_device.limit_rows(rows)
+        self.assertEqual([(line[0], line[2], line[6], line[7]) for line in limits],
+                         [("map-1-psi", "65,536", "400 ns", "0.50×")])
         memory = bench_device.memory_rows(rows)
         self.assertEqual([line[0] for line in memory], ["256", "65,536"])
         self.assertTrue(all(len(line) == len(bench_device.MEMORY_HEADER) for line in memory))
@@ -246,8 +249,16 @@ class Report(unittest.TestCase):
     def test_only_levels_that_ran_have_tables(self):
         result = whole_result(device=device_result(device_entry()))
         titles = [title for title, *_ in bench_report.sections(result)]
-        self.assertEqual(titles, ["Aims", "Device level: time of one operation", "Device level: memory"])
+        self.assertEqual(titles, ["Aims", "Device level: one device, and how far from the limit",
+                                  "Device level: time of one operation", "Device level: memory"])
         self.assertEqual(bench_report.sections(whole_result()), [])
+
+    def test_long_tables_are_folded_in_markdown_only(self):
+        entries = [device_entry(pages=256 + i) for i in range(61)]
+        result = whole_result(device=device_result(*entries))
+        # Aims, times and memory have a row for each.
+        self.assertEqual(bench_report.render(result, markdown=True).count("<details>"), 3)
+        self.assertNotIn("<details>", bench_report.render(result, markdown=False))
 
     def test_the_result_survives_json(self):
         result = whole_result(device=device_result(device_entry()), engine=Engine.RESULT,

@@ -158,38 +158,51 @@ def load(path: Path) -> dict:
     return result
 
 
+def new_folder(options: argparse.Namespace) -> Path:
+    folder = (options.out or products.TREE / "build/bench" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def again(options: argparse.Namespace) -> int:
+    """The report of an earlier run."""
+    result = load(options.report)
+    if options.out or options.publish:
+        packages.ensure(packages.BENCH, options.offline)
+        finish(result, new_folder(options), options, [])
+    show(result, options)
+    return ExitCode.PASS
+
+
+def finish(result: dict, out: Path, options: argparse.Namespace, failures: list[str]) -> None:
+    plots = write_report(result, out)
+    if options.publish and not failures:
+        progress.say(f"published: {bench_publish.publish(result, out, plots)}")
+
+
+def show(result: dict, options: argparse.Namespace) -> None:
+    print(json.dumps(result) if options.json else bench_report.render(result, options.markdown), flush=True)
+
+
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    failures: list[str] = []
     if options.report:
-        result = load(options.report)
-        if options.out or options.publish:
-            packages.ensure(packages.BENCH, options.offline)
-    else:
-        bench = Bench(options)
-        bench.build()
-        if options.list:
-            for level, names in bench.names().items():
-                for name in names:
-                    print(f"{level:8} {name}")
-            return ExitCode.PASS
-    out = None
-    if not options.report or options.out or options.publish:
-        out = (options.out or products.TREE / "build/bench" / time.strftime("%Y%m%d-%H%M%S")).resolve()
-        out.mkdir(parents=True, exist_ok=True)
-    if not options.report:
-        result = bench.run(out)
-        failures = bench.failures
-    if out:
-        plots = write_report(result, out)
-        if options.publish and not failures:
-            progress.say(f"published: {bench_publish.publish(result, out, plots)}")
-    print(json.dumps(result) if options.json else bench_report.render(result, options.markdown))
-    if out:
-        progress.say(f"report: {out}")
-    for failure in failures:
+        return again(options)
+    bench = Bench(options)
+    bench.build()
+    if options.list:
+        for level, names in bench.names().items():
+            for name in names:
+                print(f"{level:8} {name}")
+        return ExitCode.PASS
+    out = new_folder(options)
+    result = bench.run(out)
+    finish(result, out, options, bench.failures)
+    show(result, options)
+    progress.say(f"report: {out}")
+    for failure in bench.failures:
         progress.say(f"failed: {failure}")
-    return ExitCode.GUEST_FAILED if failures else ExitCode.PASS
+    return ExitCode.GUEST_FAILED if bench.failures else ExitCode.PASS
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from umbra import plugin, progress
-from umbra.bench_figures import Spread, duration, ratio, timed
+from umbra.bench_figures import Spread, duration, ratio, timed, times
 from umbra.build_environment import environment
 from umbra.errors import ExitCode, UserError
 from umbra.table import quantity
@@ -41,6 +41,11 @@ class Row:
     mirror_bytes: int
     peer_bytes: int
     own_bytes: int
+
+    @property
+    def limit(self) -> float:
+        """ns that a sync by comparison cannot go below: the floor, and for a whole domain a look at every entry."""
+        return self.own_floor + (self.memcmp.median if self.memcmp else 0.0)
 
 
 def rows(result: dict) -> list[Row]:
@@ -113,6 +118,19 @@ def _order(measured: list[Row], row: Row) -> tuple:
 
 def _calls(calls: float) -> str:
     return quantity(calls, 0 if calls == int(calls) or calls >= 100 else 2)
+
+
+LIMIT_PAGES = (65536, 1048576)
+LIMIT_HEADER = ["case", "targets", "pages", "QEMU", "Umbra", "ratio", "limit", "Umbra / limit"]
+LIMIT_TEXT_COLUMNS = 2
+
+
+def limit_rows(measured: list[Row]) -> list[list[str]]:
+    """How far one device's cases are from their limit."""
+    chosen = [row for row in measured if row.devices == 1 and row.pages in LIMIT_PAGES]
+    return [[row.case, row.layout, quantity(row.pages), timed(row.peer), timed(row.own), ratio(row.ratio),
+             duration(row.limit), times(row.own.median / row.limit) if row.limit else "-"]
+            for row in sorted(chosen, key=lambda r: (r.pages, _order(measured, r)))]
 
 
 MEMORY_HEADER = ["pages", "targets", "guest tables", "mirror", "mirror / tables", "Umbra B/page", "QEMU B/page"]

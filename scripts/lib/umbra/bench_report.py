@@ -3,6 +3,8 @@
 
 from umbra import bench_aims, bench_device, bench_engine, bench_testbed, table
 
+_LONG = 60  # rows
+
 
 def sections(result: dict) -> list[tuple[str, list[str], list[list[str]], int]]:
     """Title, header, rows and number of text columns of each table that has rows."""
@@ -12,6 +14,8 @@ def sections(result: dict) -> list[tuple[str, list[str], list[list[str]], int]]:
     testbed = bench_testbed.rows(levels["testbed"]) if "testbed" in levels else []
     found = [
         ("Aims", bench_aims.HEADER, bench_aims.table_rows(bench_aims.verdicts(device, testbed)), 1),
+        ("Device level: one device, and how far from the limit", bench_device.LIMIT_HEADER,
+         bench_device.limit_rows(device), bench_device.LIMIT_TEXT_COLUMNS),
         ("Device level: time of one operation", bench_device.HEADER, bench_device.table_rows(device),
          bench_device.TEXT_COLUMNS),
         ("Device level: memory", bench_device.MEMORY_HEADER, bench_device.memory_rows(device), 0),
@@ -33,9 +37,12 @@ def conditions(result: dict) -> str:
 
 
 def render(result: dict, markdown: bool, colour: bool | None = None) -> str:
-    """All tables. Markdown has a heading before each, and the conditions first in both."""
+    """All tables, the conditions first. In Markdown each has a heading, and long ones are folded."""
     parts = [conditions(result)]
     for title, header, rows, text_columns in sections(result):
-        parts.append(f"### {title}" if markdown else title)
-        parts.append(table.render(header, rows, markdown, colour, text_columns))
+        text = table.render(header, rows, markdown, colour, text_columns)
+        if markdown and len(rows) > _LONG:
+            parts.append(f"<details><summary><b>{title}</b> ({len(rows)} rows)</summary>\n\n{text}\n\n</details>")
+        else:
+            parts += [f"### {title}" if markdown else title, text]
     return "\n\n".join(parts)
