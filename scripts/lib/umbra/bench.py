@@ -100,7 +100,8 @@ class Bench:
                 result["levels"][level] = getattr(self, f"_{level}")(out)
             except UserError as error:
                 self.failures.append(f"{level}: {error}")
-        result["conditions"] |= {"load_after": os.getloadavg()[0], "minutes": (time.monotonic() - clock) / 60}
+            result["conditions"] |= {"load_after": os.getloadavg()[0], "minutes": (time.monotonic() - clock) / 60}
+            _save(result, out)  # as far as it is: a later level may not come to its end
         return result
 
     def _wanted(self) -> list[str]:
@@ -137,9 +138,13 @@ def _base(name: str) -> str:
     return name.split("/", 1)[0]
 
 
+def _save(result: dict, out: Path) -> None:
+    write_atomically(out / "result.json", json.dumps(result, indent=1) + "\n")
+
+
 def write_report(result: dict, out: Path) -> list[tuple[str, str]]:
     """All files of the report folder but the logs; returns the plots."""
-    write_atomically(out / "result.json", json.dumps(result, indent=1) + "\n")
+    _save(result, out)
     plots = bench_plots.draw(result, out)
     write_atomically(out / "report.txt", bench_report.render(result, markdown=False, colour=False) + "\n")
     write_atomically(out / "report.md", bench_publish.generated(result, plots).replace("](plots/", "](") + "\n")
