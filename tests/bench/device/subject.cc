@@ -275,10 +275,11 @@ Measurement Subject::unmap_all(unsigned repetitions) {
 }
 
 Measurement Subject::batches(Leaf leaf, std::size_t count, bool timing_maps, unsigned repetitions,
-                             bool adjacent) {
+                             Batch batch) {
+    const bool adjacent = batch == Batch::adjacent;
     const std::uint64_t step_bytes = count * leaf_size(leaf);
     const auto address_mask = static_cast<unsigned>(std::countr_zero(step_bytes / kPageSize));
-    const std::size_t steps = std::max<std::size_t>(1, kBatch / count);
+    const std::size_t steps = batch == Batch::alone ? 1 : std::max<std::size_t>(1, kBatch / count);
     Domain& domain = domains_.front();
     Measurement result;
     result.doorbells = 1.0 / static_cast<double>(steps);
@@ -325,7 +326,15 @@ Measurement Subject::map_pages(std::size_t count, unsigned repetitions) {
 }
 
 Measurement Subject::map_adjacent(unsigned repetitions) {
-    return batches(Leaf::page_4k, 1, true, repetitions, true);
+    return batches(Leaf::page_4k, 1, true, repetitions, Batch::adjacent);
+}
+
+Measurement Subject::map_alone(unsigned repetitions) {
+    return batches(Leaf::page_4k, 1, true, repetitions, Batch::alone);
+}
+
+Measurement Subject::unmap_alone(unsigned repetitions) {
+    return batches(Leaf::page_4k, 1, false, repetitions, Batch::alone);
 }
 
 Measurement Subject::unmap_pages(std::size_t count, unsigned repetitions) {

@@ -70,6 +70,10 @@ class Subject {
     [[nodiscard]] Measurement unmap_pages(std::size_t count, unsigned repetitions);
     // One page as map_pages(1) does, but each beside the one before.
     [[nodiscard]] Measurement map_adjacent(unsigned repetitions);
+    // One page with a doorbell of its own, as a guest without a flush queue sends it; the time is
+    // that of the doorbell.
+    [[nodiscard]] Measurement map_alone(unsigned repetitions);
+    [[nodiscard]] Measurement unmap_alone(unsigned repetitions);
     // One leaf of 2 MiB or 1 GiB and a PSI for it, likewise.
     [[nodiscard]] Measurement map_large(qtest::Leaf leaf, unsigned repetitions);
     [[nodiscard]] Measurement unmap_large(qtest::Leaf leaf, unsigned repetitions);
@@ -107,9 +111,11 @@ class Subject {
                std::uint64_t unmapped, unsigned devices, std::uint64_t holes = 0) const;
     [[nodiscard]] unsigned devices_of_first_domain() const;
     [[nodiscard]] Measurement unchanged(const qtest::Descriptor& descriptor, unsigned repetitions);
+    // What else is in the doorbell: PSIs with gaps between, side by side, or none.
+    enum class Batch { spread, adjacent, alone };
     // Batches of one kind of change, timed when `timing_maps` says so.
     [[nodiscard]] Measurement batches(qtest::Leaf leaf, std::size_t count, bool timing_maps,
-                                      unsigned repetitions, bool adjacent = false);
+                                      unsigned repetitions, Batch batch = Batch::spread);
 
     Configuration configuration_;
     qtest::QtestMachine machine_;
