@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from umbra import bench_aims, bench_device
+from umbra import bench_aims, bench_device, bench_testbed
 
 # Told apart by people who see few colours, and on paper by their marks (Okabe and Ito's palette).
 _PEER, _OWN, _OWN_LIGHT, _YARDSTICK, _AIM = "#d55e00", "#0072b2", "#56b4e9", "#7f7f7f", "#000000"
@@ -12,7 +12,7 @@ _LAYOUT = "fragmented"
 
 def draw(result: dict, folder: Path) -> list[tuple[str, str]]:
     """Writes what the result has data for; returns file names and captions."""
-    if "device" not in result["levels"]:
+    if not {"device", "testbed"} & set(result["levels"]):
         return []
     import matplotlib
     matplotlib.use("svg")
@@ -20,12 +20,15 @@ def draw(result: dict, folder: Path) -> list[tuple[str, str]]:
     matplotlib.rcParams.update({"svg.hashsalt": "umbra", "svg.fonttype": "none", "font.family": "sans-serif",
                                 "font.size": 10, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#dddddd",
                                 "axes.spines.top": False, "axes.spines.right": False})
-    rows = bench_device.rows(result["levels"]["device"])
+    levels = result["levels"]
+    device = bench_device.rows(levels["device"]) if "device" in levels else []
+    testbed = bench_testbed.rows(levels["testbed"]) if "testbed" in levels else []
     drawn = []
-    for name, caption, plot in (
-            ("dsi-growth.svg", "Cost of a domain flush by mapped pages", _growth),
-            ("ratios.svg", "Times cheaper than QEMU's intel-iommu, by case", _ratios),
-            ("devices.svg", "Cost of a domain flush by number of devices", _devices)):
+    for name, caption, plot, rows in (
+            ("dsi-growth.svg", "Cost of a domain flush by mapped pages", _growth, device),
+            ("ratios.svg", "Times cheaper than QEMU's intel-iommu, by case", _ratios, device),
+            ("devices.svg", "Cost of a domain flush by number of devices", _devices, device),
+            ("drain.svg", "VFIO unmap calls for 256 unmaps in the testbed", _drain, testbed)):
         figure = plot(rows)
         if figure is not None:
             # A white ground: many show SVGs on a dark one.
@@ -146,4 +149,29 @@ def _devices(rows: list[bench_device.Row]):
     axes.set_xlabel("listening devices; 65,536 pages mapped in each domain")
     axes.set_ylabel("time of one domain flush,\nnothing changed")
     axes.legend(loc="center right", framealpha=0.9, edgecolor="none")
+    return figure
+
+
+def _drain(rows: list[bench_testbed.Row]):
+    chosen = [row for row in rows if row.drain_ratio is not None and row.policy != "strict"][::-1]
+    if not chosen:
+        return None
+    figure, axes = _figure(7.5, 1.2 + 0.55 * len(chosen))
+    for name, colour, shift, side in (("QEMU intel-iommu", _PEER, 0.19, "peer"), ("Umbra", _OWN, -0.19, "own")):
+        values = [getattr(row, side).unmaps_per_drain for row in chosen]
+        axes.barh([place + shift for place in range(len(chosen))], values, color=colour, height=0.36, label=name)
+        for place, value in enumerate(values):
+            axes.annotate(f"{value:.3g}", (value, place + shift), xytext=(4, 0), textcoords="offset points",
+                          va="center", fontsize=8)
+    aims = [row.peer.unmaps_per_drain / bench_aims.DRAIN_FACTOR for row in chosen]
+    drains = [(aim, place) for place, (aim, row) in enumerate(zip(aims, chosen, strict=True))
+              if row.workload.startswith("drain-")]
+    if drains:
+        axes.vlines([aim for aim, _ in drains], [place - 0.4 for _, place in drains],
+                    [place + 0.02 for _, place in drains], color=_AIM, linewidth=2.5, label="aim")
+    axes.set_yticks(range(len(chosen)), [f"{row.workload},\n{row.backend}" for row in chosen])
+    axes.grid(False, axis="y")
+    axes.set_xlim(0, max(row.peer.unmaps_per_drain for row in chosen) * 1.3)
+    axes.set_xlabel("VFIO unmap calls for 256 unmaps of the guest, flush queue by domain")
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncol=3)
     return figure
