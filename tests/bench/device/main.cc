@@ -28,6 +28,8 @@ constexpr int kNothingToRunOn = 4;
 
 // However slow a case is, so that there is a median.
 constexpr unsigned kLeastTurns = 3;
+// An operation that takes longer, in ns, is done once a turn: more turns in the same time.
+constexpr double kSlow = 10e6;
 
 using Subjects = std::vector<std::unique_ptr<Subject>>;
 
@@ -61,10 +63,11 @@ struct Samples {
     std::vector<double> medians;  // of each turn
     std::vector<double> floors;
     std::vector<double> calls;
+    unsigned in_a_row = 1;
 };
 
 void measure_turn(const Case& benchmark, Subject& subject, Samples& samples) {
-    const Measurement step = benchmark.run(subject, benchmark.in_a_row);
+    const Measurement step = benchmark.run(subject, samples.in_a_row);
     const Floor floor = subject.floor();
     samples.times.insert(samples.times.end(), step.times.begin(), step.times.end());
     samples.medians.push_back(summarise(step.times).median);
@@ -93,8 +96,9 @@ Result measure(const Case& benchmark, const Configuration& configuration, Subjec
     std::vector<double> compare;
     std::vector<double> compare_medians;  // of each turn
     // One turn that does not count: caches, allocators and lazily made tables.
-    for (const std::unique_ptr<Subject>& subject : subjects) {
-        static_cast<void>(benchmark.run(*subject, 1));
+    for (std::size_t i = 0; i < subjects.size(); i++) {
+        const Measurement first = benchmark.run(*subjects[i], 1);
+        samples[i].in_a_row = first.times.front() > kSlow ? 1 : benchmark.in_a_row;
     }
     const auto end = std::chrono::steady_clock::now() + options.budget;
     for (unsigned turn = 0; turn < options.turns; turn++) {
