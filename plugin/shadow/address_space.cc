@@ -329,6 +329,13 @@ void AddressSpace::sync_leaves(Table& table, const std::uint64_t* guest, unsigne
         ++tally_.entries_changed;
         const DecodedEntry entry = mirror_.format().decode(1, value);
         const DecodedEntry old = mirror_.format().decode(1, table.copy[slot]);
+        if (old.kind == Kind::leaf && entry.kind == Kind::not_present && irregular_leaves_ == 0 &&
+            !any_missing_) {
+            // Mostly not alone.
+            slot = remove_run(table, guest, slot, last, value);
+            flush_if_full();
+            continue;
+        }
         if (old.kind == Kind::leaf) {
             if (entry.kind == Kind::leaf && entry.address == old.address &&
                 same_on_host(old.access & table.access, entry.access & table.access, old.address,
@@ -339,13 +346,92 @@ void AddressSpace::sync_leaves(Table& table, const std::uint64_t* guest, unsigne
             remove_leaf(table, slot, old);
         }
         if (entry.kind == Kind::leaf) {
-            add_leaf(table, slot, value, entry);
+            const unsigned end = end_of_new_run(table, guest, slot, last, value);
+            if (end - slot > 1 && add_run(table, slot, end - slot, value, entry)) {
+                slot = end - 1;
+            } else {
+                add_leaf(table, slot, value, entry);
+            }
         } else {
             table.copy[slot] = value;
             tally_.invalid_entries += entry.kind == Kind::reserved ? 1 : 0;
         }
         flush_if_full();
     }
+}
+
+unsigned AddressSpace::end_of_new_run(const Table& table, const std::uint64_t* guest,
+                                      unsigned first, unsigned last, std::uint64_t value) const {
+    unsigned slot = first + 1;
+    while (slot <= last && !mirror_.is_leaf(table, slot) &&
+           load(guest + slot) == value + (slot - first) * kPageSize) {
+        ++slot;
+    }
+    return slot;
+}
+
+bool AddressSpace::add_run(Table& table, unsigned first, unsigned count, std::uint64_t value,
+                           const DecodedEntry& entry) {
+    const std::uint64_t bytes = count * kPageSize;
+    const Access access = entry.access & table.access;
+    const std::uint64_t last_value = value + (bytes - kPageSize);
+    if (!unit_.options.coalesce || bytes > unit_.options.coalesce_limit ||
+        leaves_ + count > unit_.options.max_mappings ||
+        mirror_.format().decode(1, last_value).kind != Kind::leaf ||
+        ram_.whole(entry.address, bytes, access).bytes == 0) {
+        return false;
+    }
+    for (unsigned i = 1; i < count; ++i) {
+        table.copy[first + i] = value + i * kPageSize;
+        table.joined.set(first + i);
+    }
+    table.copy[first] = value;
+    emit_addition(table, first, entry, bytes);
+    joins_ = true;
+    table.leaves += static_cast<std::uint16_t>(count);
+    leaves_ += count;
+    tally_.entries_changed += count - 1;
+    tally_.leaves_mapped += count;
+    tally_.pages_mapped += count;
+    return true;
+}
+
+unsigned AddressSpace::remove_run(Table& table, const std::uint64_t* guest, unsigned first,
+                                  unsigned last, std::uint64_t value) {
+    if (!unit_.delta.can_remove(table.entry_iova(first))) [[unlikely]] {
+        flush();
+    }
+    Removal removal = {
+        .iova = table.entry_iova(first), .bytes = 0, .joined_before = table.joined.test(first)};
+    const bool cut = cut_before(removal.iova);
+    unsigned slot = first;
+    std::uint64_t leaves = 0;
+    for (;; ++slot) {
+        table.copy[slot] = value;
+        // One that is joined began no mapping, and neither did one that was cut off.
+        removal.mappings += table.joined.test(slot) || (slot == first && cut) ? 0 : 1;
+        table.joined.clear(slot);
+        ++leaves;
+        if (slot == last || !mirror_.is_leaf(table, slot + 1)) {
+            break;
+        }
+        value = load(guest + slot + 1);
+        if (mirror_.format().decode(1, value).kind != Kind::not_present) {
+            break;
+        }
+    }
+    if (const LeafRef next = joined_successor(table, slot)) {
+        next.table->joined.clear(next.slot);
+        removal.joined_after = true;
+    }
+    removal.bytes = removal.mapped_bytes = leaves * kPageSize;
+    table.leaves -= static_cast<std::uint16_t>(leaves);
+    leaves_ -= leaves;
+    tally_.entries_changed += leaves - 1;
+    tally_.leaves_unmapped += leaves;
+    tally_.pages_unmapped += leaves;
+    push_removal(removal);
+    return slot;
 }
 
 bool AddressSpace::sync_children(Table& table, unsigned word, std::uint64_t entries,
@@ -483,7 +569,7 @@ inline void AddressSpace::add_leaf(Table& table, unsigned slot, std::uint64_t va
     ++leaves_;
     ++tally_.leaves_mapped;
     tally_.pages_mapped += table.entry_bytes() >> kPageShift;
-    emit_addition(table, slot, entry);
+    emit_addition(table, slot, entry, table.entry_bytes());
 }
 
 void AddressSpace::refuse_leaf(IovaRange range) {
@@ -725,10 +811,10 @@ void AddressSpace::drop(Table& table) {
 
 // ---- Deltas ----
 
-inline void AddressSpace::emit_addition(Table& table, unsigned slot, const DecodedEntry& entry) {
+inline void AddressSpace::emit_addition(Table& table, unsigned slot, const DecodedEntry& entry,
+                                        std::uint64_t bytes) {
     const Access access = entry.access & table.access;
     const Iova iova = table.entry_iova(slot);
-    const std::uint64_t bytes = table.entry_bytes();
     std::vector<Addition>& additions = unit_.delta.additions;
     if (const RamPiece piece = ram_.whole(entry.address, bytes, access); piece.bytes != 0) {
         if (unit_.options.coalesce && !additions.empty()) {
@@ -894,7 +980,7 @@ void AddressSpace::check_ram() {
     std::swap(ram_, previous_ram_);
     mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
         if (moved(leaf)) {
-            emit_addition(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot));
+            emit_addition(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot), leaf.bytes());
             flush_if_full();
         }
     });

@@ -135,6 +135,18 @@ class AddressSpace {
                                     unsigned last, IovaRange range);
     // The same of a table of the lowest level.
     void sync_leaves(Table& table, const std::uint64_t* guest, unsigned first, unsigned last);
+    // The leaf at `first` is gone, and so are as many after it, up to `last`, as are not present
+    // any more. All of them are mapped, and each is in one stretch of RAM. Returns the last one.
+    // `value` is what the guest has at `first`.
+    unsigned remove_run(Table& table, const std::uint64_t* guest, unsigned first, unsigned last,
+                        std::uint64_t value);
+    // The guest has the leaf `value` at `first`: where the leaves end that go on from there in the
+    // guest's table, and are new as well.
+    [[nodiscard]] unsigned end_of_new_run(const Table& table, const std::uint64_t* guest,
+                                          unsigned first, unsigned last, std::uint64_t value) const;
+    // Adds `count` such leaves as one mapping. If that cannot be, false, and nothing was done.
+    [[nodiscard]] bool add_run(Table& table, unsigned first, unsigned count, std::uint64_t value,
+                               const vtd::DecodedEntry& entry);
     // Tables below those of the 64 entries from 64 * `word` on that are set in `entries`. The
     // entries themselves did not change.
     [[nodiscard]] bool sync_children(Table& table, unsigned word, std::uint64_t entries,
@@ -180,8 +192,9 @@ class AddressSpace {
     // Mostly ascending; what belongs before something that is there already, as when a page's
     // invalidation turns out to concern all of a table, has that carried out first.
 
-    // `entry` is what the mirror has at `slot`.
-    void emit_addition(Table& table, unsigned slot, const vtd::DecodedEntry& entry);
+    // `entry` is what the mirror has at `slot`. An addition can be of several joined leaves.
+    void emit_addition(Table& table, unsigned slot, const vtd::DecodedEntry& entry,
+                       std::uint64_t bytes);
     void emit_removal(Table& table, unsigned slot, const vtd::DecodedEntry& entry);
     [[nodiscard]] vtd::DecodedEntry decoded(const Table& table, unsigned slot) const;
     void push_addition(const Addition& addition);
