@@ -86,9 +86,8 @@ class Signals {
   public:
     Signals() {
         struct sigaction action {};
-        action.sa_handler = request_stop;
         sigemptyset(&action.sa_mask);
-        sigset_t blocked;
+        sigset_t blocked{};
         sigemptyset(&blocked);
         for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGWINCH}) {
             action.sa_handler = signal == SIGWINCH ? wake_up : request_stop;
