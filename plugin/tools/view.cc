@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <ctime>
@@ -93,7 +94,7 @@ std::string time_of(const snapshot::Snapshot& now) {
 std::uint64_t per_second(std::uint64_t change, double seconds) {
     constexpr double kMost = 1e18;
     const double rate = seconds > 0 ? static_cast<double>(change) / seconds : 0;
-    return static_cast<std::uint64_t>(std::min(rate, kMost) + 0.5);
+    return static_cast<std::uint64_t>(std::llround(std::min(rate, kMost)));
 }
 
 class Page {
