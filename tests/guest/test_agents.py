@@ -30,8 +30,8 @@ class AgentCase(VmCase):
     def boot(self):
         """Names the folder of the guest's logs."""
 
-    def refused(self, command: str, status: int, words: str):
-        result = self.guest.command(command)
+    def refused(self, command: str, status: int, words: str, phases=None):
+        result = self.guest.command(command, phases)
         self.assertEqual(result.status, status, f"{command}: {result.error}")
         self.assertIn(words, result.error)
 
@@ -131,6 +131,19 @@ class GuestAgent(AgentCase):
         self.do(self.guest, "workload hold pages_mapped=8 operations=10 barrier=yes", {
             "prepared": lambda: phases.append("prepared"), "measured": lambda: phases.append("measured")})
         self.assertEqual(phases, ["prepared", "measured"])
+
+    def test_rounds_have_phases_of_their_own(self):
+        phases = []
+        data = self.do(self.guest, "workload hold pages_mapped=8 operations=10 rounds=2 barrier=yes", {
+            "prepared": lambda: phases.append("prepared"), "measured": lambda: phases.append("measured")})
+        self.assertEqual(phases, ["prepared", "measured"] * 2)
+        self.assertEqual([round_["operations"] for round_ in data["rounds"]], [10, 10])
+
+    def test_a_round_that_fails_is_the_last(self):
+        phases = []
+        self.refused("workload verify size=1m phase=read seed=7 rounds=3 barrier=yes", 1, "", {
+            "prepared": lambda: phases.append("prepared")})
+        self.assertEqual(phases, ["prepared"])
 
     def test_dma_map_benchmark(self):
         data = self.do(self.guest, "workload dma-map seconds=1 pages=16 threads=2")

@@ -17,14 +17,12 @@ _DRAIN = 256  # entries of a guest's flush queue
 
 def _hold(name: str, layout: str) -> Workload:
     command = f"workload hold pages_mapped=4096 layout={layout} batch={_DRAIN} operations={8 * _DRAIN}"
-    return Workload(name, command, f"{command} barrier=yes", 4096)
+    return Workload(name, command, 4096)
 
 
 def workloads() -> list[Workload]:
-    """The scattered one comes first: it needs a domain that is new."""
-    fio = "workload fio rw=randread bs=4k iodepth=16"
     return [_hold("drain-256-scattered", "scattered"), _hold("drain-256", "contiguous"),
-            Workload("nvme-randread-4k-qd16", f"{fio} seconds=3", f"{fio} seconds=1 barrier=yes")]
+            Workload("nvme-randread-4k-qd16", "workload fio rw=randread bs=4k iodepth=16 seconds=3")]
 
 
 def chosen_workloads(patterns: list[str]) -> list[Workload]:

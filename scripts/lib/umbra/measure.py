@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """measure: what caching mode costs, for each vIOMMU, flush policy, VFIO backend and workload.
 
-Each cell of the matrix boots a guest of its own. Each workload runs twice in it: once timed, with
-nothing traced, and once counted, with traces on; so counting does not slow what is timed.
+A guest is booted for each vIOMMU, backend and kernel, and measured under one policy after the other. Every workload
+gets a domain that is new: one that was used before keeps the table pages of what was mapped in it, and a vIOMMU that
+reads whole tables pays for them. It runs twice: once timed, with nothing traced, and once counted, with traces on; so
+counting does not slow what is timed.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import platform
 import statistics
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from umbra import command, products, table
@@ -39,11 +42,11 @@ ENTRY_LIMIT = 1048576
 EPILOG = """\
 examples:
   scripts/measure --quick                          one workload, both policies
-  scripts/measure                                  everything, some 2 minutes a cell
+  scripts/measure                                  everything, under 15 minutes
   scripts/measure --viommu qemu-intel --backend type1 --workload 'hold-*' --repeat 3
   scripts/measure --report build/measure/DIR/result.json --markdown
 
-Counts are those of the counted pass; `ops` is how many operations the guest did in it. VFIO calls
+Counts are those of the counted round; `ops` is how many operations the guest did in it. VFIO calls
 are counted in the VFIO host's kernel, host invalidations at the testbed's own IOMMU.
 exit codes: 0 pass, 1 a guest failed, 2 usage, 3 time limit, 4 this machine cannot do it
 """
@@ -51,41 +54,43 @@ exit codes: 0 pass, 1 a guest failed, 2 usage, 3 time limit, 4 this machine cann
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """`timed` and `counted` are agent commands (tests/guest/README.md)."""
+    """`command` is one of the agent's (tests/guest/README.md). It runs a timed and a counted round; if not `timed`, the
+    counted one alone."""
     name: str
-    timed: str
-    counted: str
+    command: str
     pages_mapped: int | None = None
     quick: bool = False
+    default: bool = True
+    timed: bool = True
+
+    @property
+    def rounds(self) -> int:
+        return 2 if self.timed else 1
 
 
-def _hold(pages: int, operations: int, quick: bool = False) -> Workload:
-    command = f"workload hold pages_mapped={pages} batch=64"
-    return Workload(f"hold-{pages}", f"{command} operations={operations}",
-                    f"{command} operations=512 barrier=yes", pages, quick)
+def _hold(pages: int, quick: bool = False) -> Workload:
+    return Workload(f"hold-{pages}", f"workload hold pages_mapped={pages} batch=64 operations=2048", pages, quick)
 
 
 def _dma_map(pages: int, threads: int) -> Workload:
-    command = f"workload dma-map pages={pages} threads={threads}"
-    return Workload(f"dma-map-{pages}p-{threads}t", f"{command} seconds=2",
-                    f"{command} seconds=1 barrier=yes")
+    return Workload(f"dma-map-{pages}p-{threads}t", f"workload dma-map pages={pages} threads={threads} seconds=1")
 
 
-def _fio(name: str, rw: str, size: str, depth: int) -> Workload:
-    command = f"workload fio rw={rw} bs={size} iodepth={depth}"
-    return Workload(f"nvme-{name}", f"{command} seconds=2", f"{command} seconds=1 barrier=yes")
+def _fio(name: str, rw: str, size: str, depth: int, default: bool = True) -> Workload:
+    return Workload(f"nvme-{name}", f"workload fio rw={rw} bs={size} iodepth={depth} seconds=2", default=default)
 
 
 def workloads(cpus: int) -> list[Workload]:
-    verify = "workload verify size=4m"
+    """All there are; those that are not `default` run only when they are asked for by name."""
     return [
-        _hold(256, 4096), _hold(4096, 4096, quick=True), _hold(65536, 2048),
+        _hold(256), _hold(4096, quick=True), _hold(65536),
         *(_dma_map(pages, threads) for pages in (1, 16) for threads in sorted({1, cpus})),
-        _fio("randread-4k-qd1", "randread", "4k", 1), _fio("randread-4k-qd16", "randread", "4k", 16),
-        _fio("randwrite-4k-qd1", "randwrite", "4k", 1),
-        _fio("randwrite-4k-qd16", "randwrite", "4k", 16),
-        _fio("read-128k", "read", "128k", 4), _fio("write-128k", "write", "128k", 4),
-        Workload("nvme-verify", verify, f"{verify} barrier=yes"),
+        _fio("mixed-4k-qd1", "randrw", "4k", 1), _fio("mixed-4k-qd16", "randrw", "4k", 16),
+        _fio("mixed-128k", "rw", "128k", 4),
+        Workload("nvme-verify", "workload verify size=4m", timed=False),
+        *(_fio(f"rand{side}-4k-qd{depth}", f"rand{side}", "4k", depth, default=False)
+          for side in ("read", "write") for depth in (1, 16)),
+        *(_fio(f"{side}-128k", side, "128k", 4, default=False) for side in ("read", "write")),
     ]
 
 
@@ -95,6 +100,11 @@ class Cell:
     policy: str
     backend: str
     kernel: str
+
+    @property
+    def guest(self) -> tuple[str, str, str]:
+        """Cells that are alike in this share a boot."""
+        return self.viommu, self.backend, self.kernel
 
     def __str__(self) -> str:
         return f"{self.viommu} {self.policy} {self.backend} {self.kernel}"
@@ -112,8 +122,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                         help="repeatable (default stock)")
     parser.add_argument("--workload", action="append", metavar="GLOB",
                         help="only workloads whose name matches (repeatable; --list names them)")
-    parser.add_argument("--smp", type=int, default=1, metavar="N",
-                        help="guest CPUs (default 1; with 2, a nested guest under emulation can stall)")
+    parser.add_argument("--smp", type=int, default=1, metavar="N", help="guest CPUs (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=1, metavar="N",
                         help="boot each cell N times; the table shows medians and the spread")
     parser.add_argument("--out", type=Path, help="folder (default: time-stamped, below build/measure)")
@@ -140,7 +149,7 @@ def chosen_workloads(options: argparse.Namespace) -> list[Workload]:
             raise UserError(ExitCode.USAGE, f"No workload matches {' '.join(options.workload)}.",
                             "measure --list names them.")
         return chosen
-    return [w for w in every if w.quick] if options.quick else every
+    return [w for w in every if (w.quick if options.quick else w.default)]
 
 
 def chosen_cells(options: argparse.Namespace) -> list[Cell]:
@@ -205,34 +214,40 @@ class Session:
         return versions
 
     def run(self) -> None:
-        total = len(self._cells) * self._options.repeat
-        done = 0
+        """Boots guest after guest. One that fails is booted anew for the policies that it did not come to."""
         for repetition in range(1, self._options.repeat + 1):
-            for cell in self._cells:
-                done += 1
-                self.say(f"{done}/{total} {cell}")
+            waiting = list(self._cells)
+            while waiting:
+                cells = [cell for cell in waiting if cell.guest == waiting[0].guest]
                 try:
-                    self._run_cell(cell, repetition)
+                    for cell in self._run_guest(cells, repetition):
+                        waiting.remove(cell)
                 except UserError as error:
-                    self.failures.append(f"{cell}: {error}")
+                    failed = next(cell for cell in cells if cell in waiting)
+                    waiting.remove(failed)
+                    self.failures.append(f"{failed}: {error}")
                     self.say(f"FAILED: {error}")
                 self._save()
 
-    def _run_cell(self, cell: Cell, repetition: int) -> None:
-        kernel = self._kernels[cell.kernel]
-        rundir = fresh_directory(self.out / "logs" / f"{str(cell).replace(' ', '-')}-{repetition}")
+    def _run_guest(self, cells: list[Cell], repetition: int) -> Iterator[Cell]:
+        """Boots a guest and measures its cells in it; yields each that is done."""
+        first = cells[0]
+        kernel = self._kernels[first.kernel]
+        rundir = fresh_directory(self.out / "logs" / f"{str(first).replace(' ', '-')}-{repetition}")
         config = GuestConfig(
-            viommu=cell.viommu, cpus=self._options.smp, iommufd=cell.backend == "iommufd",
+            viommu=first.viommu, cpus=self._options.smp, iommufd=first.backend == "iommufd",
             kernel=kernel.bzimage, initrd=self._testbed.images.guest_initrd_for(kernel, rundir),
             plugin=self._plugin, extra=["-D", "trace.log"])
-        with Guest(self._host_for(cell, config, rundir), config, limit=900) as guest:
+        with Guest(self._host_for(first, config, rundir), config, limit=900 * len(cells)) as guest:
             guest.wait_ready()
-            self._command(guest, f"policy {cell.policy}")
             counter = Counter(guest)
-            for workload in self._workloads:
-                self.result["runs"].append(
-                    self._run_workload(guest, counter, cell, workload, repetition))
-            self._command(guest, "dmesg-check")
+            for cell in cells:
+                self.say(f"{cell}{f', {repetition} of {self._options.repeat}' if self._options.repeat > 1 else ''}")
+                for workload in self._workloads:
+                    self._command(guest, f"policy {cell.policy} fresh=yes")
+                    self.result["runs"].append(self._run_workload(guest, counter, cell, workload, repetition))
+                self._command(guest, "dmesg-check clear")
+                yield cell
             guest.power_off()
         for name in ("initrd", "disk.raw"):
             (rundir / name).unlink(missing_ok=True)
@@ -251,10 +266,22 @@ class Session:
 
     def _run_workload(self, guest: Guest, counter: Counter, cell: Cell, workload: Workload,
                       repetition: int) -> dict:
-        timed = self._command(guest, workload.timed)
         counts: list[Counts] = []
-        counted = self._command(guest, workload.counted, {
-            "prepared": counter.start, "measured": lambda: counts.append(counter.stop())})
+        rounds_to_wait = workload.rounds
+
+        def prepared() -> None:
+            nonlocal rounds_to_wait
+            rounds_to_wait -= 1
+            if rounds_to_wait == 0:
+                counter.start()
+
+        def measured() -> None:
+            if rounds_to_wait == 0:
+                counts.append(counter.stop())
+
+        data = self._command(guest, f"{workload.command} rounds={workload.rounds} barrier=yes",
+                             {"prepared": prepared, "measured": measured})
+        timed, counted = data["rounds"][0], data["rounds"][-1]
         self.say(f"    {workload.name}")
         return {"viommu": cell.viommu, "policy": cell.policy, "kernel": cell.kernel,
                 "backend": cell.backend, "workload": workload.name, "repetition": repetition,

@@ -74,6 +74,10 @@ class GuestConfig:
         if self.nested:
             # Under emulation the TSC-deadline timer loses interrupts, and the guest hangs.
             words.append("lapic=notscdeadline")
+            if self.cpus > 1:
+                # With several CPUs a one-shot timer's interrupt is lost as well, now and then, and its CPU sleeps for
+                # good. After a lost tick of a periodic timer comes the next.
+                words += ["nohz=off", "highres=off"]
         if not self.kvm:
             # Linux panics if the timer does not tick in time at boot, as on a busy machine's emulator. On KVM it
             # does without that check by itself.
