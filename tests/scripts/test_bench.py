@@ -43,7 +43,7 @@ def testbed_run(viommu: str, workload="drain-256", unmaps=2048, operations=2048,
 
 
 def engine_entry(name: str, time: float, family=0, instance=0, **more) -> dict:
-    return {"run_name": name, "run_type": "iteration", "real_time": time, "time_unit": "us", "family_index": family,
+    return {"run_name": name, "run_type": "iteration", "cpu_time": time, "time_unit": "us", "family_index": family,
             "per_family_instance_index": instance} | more
 
 
@@ -158,7 +158,7 @@ class Engine(unittest.TestCase):
         engine_entry("memcmp_of_leaf_tables/pages:4096/fragmented:1", 1.0),
         engine_entry("compare_one_table/avx512", 0, error_occurred=True),
         engine_entry("compare_one_table/sse2", 0.5, bytes_per_second=2.0**30),
-        {"run_name": "compare_one_table/sse2", "run_type": "aggregate", "real_time": 9, "time_unit": "us"}]}
+        {"run_name": "compare_one_table/sse2", "run_type": "aggregate", "cpu_time": 9, "time_unit": "us"}]}
 
     def test_repetitions_are_one_row_and_errors_none(self):
         rows = {row.name: row for row in bench_engine.rows(self.RESULT)}

@@ -24,7 +24,7 @@ _QUICK_FILTER = "-pages:(524288|1048576)"
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One benchmark: ns an iteration, and its own counters."""
+    """One benchmark: ns an iteration, of the CPU and so without what others on the machine take, and its counters."""
     name: str
     time: Spread
     counters: dict[str, float]
@@ -43,7 +43,7 @@ def rows(result: dict) -> list[Row]:
             samples.setdefault(entry["run_name"], []).append(entry)
     found = []
     for name, entries in samples.items():
-        spread = Spread.of([entry["real_time"] * _UNITS[entry["time_unit"]] for entry in entries])
+        spread = Spread.of([entry["cpu_time"] * _UNITS[entry["time_unit"]] for entry in entries])
         counters = {key: value for key, value in entries[-1].items() if key not in _STANDARD}
         found.append(Row(name, spread, counters))
     return found
