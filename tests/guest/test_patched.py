@@ -70,7 +70,8 @@ class PatchedKernelTests(RegressCase):
 
     def test_order_of_releases(self):
         verdicts = self.regress("--viommu", "umbra", "--only", "releases/*")
-        self.all_ok(verdicts, *(f"releases/umbra/{policy}/{rule}" for policy in POLICIES for rule in ("after-flush", "leaf-hint")))
+        self.all_ok(verdicts, *(f"releases/umbra/{policy}/{rule}"
+                                for policy in POLICIES for rule in ("after-flush", "leaf-hint")))
 
 
 class BrokenPatch(RegressCase):
@@ -78,8 +79,7 @@ class BrokenPatch(RegressCase):
         # The others of tests/regress/broken-patches: scripts/regress --self-test
         patch = TREE / "tests/regress/broken-patches/frees-before-flush.patch"
         case = "releases/qemu-intel/fq-range/after-flush"
-        verdicts = self.regress("--viommu", "qemu-intel", "--extra-patch", str(patch), "--only", case,
-                                status=1)
+        verdicts = self.regress("--viommu", "qemu-intel", "--extra-patch", str(patch), "--only", case, status=1)
         self.assertEqual(verdicts, {"build": "ok", case: "not ok"})
 
 

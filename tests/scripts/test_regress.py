@@ -209,7 +209,8 @@ class Traces(unittest.TestCase):
         words += [0xDEAD] * (252 - len(words))  # what happens to lie behind
         parts = [words[0:64], words[64:128], words[128:192], words[192:252]]
         text = " ".join(f"w{i}={{{','.join(map(hex, part))}}}" for i, part in enumerate(parts))
-        return f"     kworker/u8:1-37      [001] d..1.    12: submit: (qi_submit_sync+0x0/0x5c0) count={len(descriptors)} {text}\n"
+        return ("     kworker/u8:1-37      [001] d..1.    12: submit: (qi_submit_sync+0x0/0x5c0) "
+                f"count={len(descriptors)} {text}\n")
 
     def test_events(self):
         text = (self.HEAD +
