@@ -44,6 +44,7 @@ void assign_list(const MutableRecord& to, const Field& list, const Message& from
                          " elements, more than " + std::to_string(kMostElements));
     }
     std::vector<const Message*> elements;
+    elements.reserve(static_cast<std::size_t>(size));
     for (int i = 0; i < size; ++i) {
         elements.push_back(&reflection.GetRepeatedMessage(from, &field, i));
     }
