@@ -159,7 +159,7 @@ void umbra_device_space_notify_unmap(UmbraDeviceSpace* space, IOMMUNotifierFlag 
 
     /* Listeners that the shadow serves are told of what it unmaps, and of nothing else. */
     if (!(space->notifier_flags & type) ||
-        (type == IOMMU_NOTIFIER_UNMAP && space->shadow != NULL)) {
+        (type == IOMMU_NOTIFIER_UNMAP && umbra_device_space_shadowed(space))) {
         return;
     }
     IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
@@ -195,7 +195,7 @@ static UmbraView wanted_view(const UmbraDeviceSpace* space) {
     UmbraContext context;
 
     /* Only the shadow knows when its mappings are out of the way. */
-    if (space->container != NULL) {
+    if (space->containers != NULL) {
         return space->shadow_mode == UMBRA_DMA_PASS_THROUGH ? UMBRA_VIEW_IDENTITY
                                                             : UMBRA_VIEW_TRANSLATED;
     }
@@ -293,7 +293,7 @@ static void space_release(struct rcu_head* rcu) {
 }
 
 void umbra_device_space_delete(UmbraDeviceSpace* space) {
-    umbra_shadow_port_detach(space);
+    umbra_shadow_port_detach_all(space);
     space->fixed_bus_number = qatomic_read(space->bus_number);
     qatomic_set(&space->bus_number, &space->fixed_bus_number);
 

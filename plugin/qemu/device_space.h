@@ -71,9 +71,9 @@ struct UmbraDeviceSpace {
     IOMMUNotifierFlag notifier_flags;
 
     /* Of shadow_port.c: what the shadow maps for the device, and where to. */
-    UmbraShadowDevice* shadow;     /* NULL: nobody wants mappings */
-    UmbraVfioContainer* container; /* NULL: notifiers */
-    UmbraDmaMode shadow_mode;      /* with a container: decides the view */
+    GSList* containers;        /* VFIO's, as UmbraContainerPort; empty: notifiers */
+    UmbraShadowDevice* shadow; /* by notifiers; NULL: nobody wants mappings */
+    UmbraDmaMode shadow_mode;  /* with containers: decides the view */
     IOMMUNotifier* replay_target;
     bool listeners_muted;
 
@@ -93,6 +93,11 @@ UmbraDeviceSpace* umbra_platform_space_new(Object* owner, UmbraSpaceContext* con
                                            uint16_t source);
 /* Takes the space apart; it is freed after a grace period. No device uses it any more. */
 void umbra_device_space_delete(UmbraDeviceSpace* space);
+
+/* True if the shadow tells whoever listens what is mapped and what no longer is. */
+static inline bool umbra_device_space_shadowed(const UmbraDeviceSpace* space) {
+    return space->shadow != NULL || space->containers != NULL;
+}
 
 /* The requester id under which the device is on the bus now. Any thread. */
 uint16_t umbra_device_space_source(const UmbraDeviceSpace* space);

@@ -7,33 +7,48 @@
 #include "qapi/error.h"
 #include "system/dma.h"
 
-static uint16_t port_source(void* opaque) {
-    return umbra_device_space_source(opaque);
-}
-
 /* ---- A VFIO container ---- */
+
+typedef struct UmbraContainerPort {
+    UmbraDeviceSpace* space;
+    UmbraVfioContainer* container;
+    UmbraShadowDevice* shadow;
+    GSList* devices; /* whose DMA the container is for */
+} UmbraContainerPort;
+
+static uint16_t container_source(void* opaque) {
+    const UmbraContainerPort* port = opaque;
+
+    return umbra_device_space_source(port->space);
+}
 
 static int container_map(void* opaque, uint64_t iova, uint64_t bytes, void* host, uint64_t guest,
                          unsigned access) {
-    UmbraDeviceSpace* space = opaque;
+    UmbraContainerPort* port = opaque;
 
-    return -umbra_vfio_dma_map(space->container, iova, bytes, host, !(access & UMBRA_ACCESS_WRITE));
+    return -umbra_vfio_dma_map(port->container, iova, bytes, host, !(access & UMBRA_ACCESS_WRITE));
 }
 
 static int container_unmap(void* opaque, uint64_t iova, uint64_t bytes) {
-    UmbraDeviceSpace* space = opaque;
+    UmbraContainerPort* port = opaque;
 
-    return -umbra_vfio_dma_unmap(space->container, iova, bytes);
+    return -umbra_vfio_dma_unmap(port->container, iova, bytes);
 }
 
+/* Several containers of one space change their mode in one go: each is emptied before the first is
+ * told of the new mode. */
 static void container_set_mode(void* opaque, UmbraDmaMode mode) {
-    UmbraDeviceSpace* space = opaque;
+    UmbraContainerPort* port = opaque;
 
-    space->shadow_mode = mode;
-    umbra_device_space_update(space);
+    port->space->shadow_mode = mode;
+    umbra_device_space_update(port->space);
 }
 
 /* ---- IOMMU notifiers ---- */
+
+static uint16_t notifiers_source(void* opaque) {
+    return umbra_device_space_source(opaque);
+}
 
 /* Calls the listener itself, as memory_region_notify_iommu_one() would after its checks: it is
  * asked only for what it registered for, and only inside its range. A listener may change the
@@ -100,20 +115,19 @@ static void notifiers_set_mode(void* opaque, UmbraDmaMode mode) {}
 
 /* ---- Attaching ---- */
 
-static void add(UmbraDeviceSpace* space) {
-    const bool is_vfio = space->container != NULL;
+static void add_notifiers(UmbraDeviceSpace* space) {
     const UmbraHostPort port = {
         .opaque = space,
-        .source = port_source,
-        .map = is_vfio ? container_map : notifiers_map,
-        .unmap = is_vfio ? container_unmap : notifiers_unmap,
-        .set_mode = is_vfio ? container_set_mode : notifiers_set_mode,
+        .source = notifiers_source,
+        .map = notifiers_map,
+        .unmap = notifiers_unmap,
+        .set_mode = notifiers_set_mode,
     };
 
     space->shadow = umbra_shadow_add(space->context->unit, &port);
 }
 
-static void drop(UmbraDeviceSpace* space) {
+static void drop_notifiers(UmbraDeviceSpace* space) {
     UmbraShadowDevice* shadow = g_steal_pointer(&space->shadow);
 
     if (shadow != NULL) {
@@ -121,7 +135,46 @@ static void drop(UmbraDeviceSpace* space) {
     }
 }
 
-bool umbra_shadow_port_attach(UmbraDeviceSpace* space, HostIOMMUDevice* host_device, Error** errp) {
+static UmbraContainerPort* add_container(UmbraDeviceSpace* space, UmbraVfioContainer* container) {
+    UmbraContainerPort* self = g_new0(UmbraContainerPort, 1);
+    const UmbraHostPort port = {
+        .opaque = self,
+        .source = container_source,
+        .map = container_map,
+        .unmap = container_unmap,
+        .set_mode = container_set_mode,
+    };
+
+    self->space = space;
+    self->container = container;
+    space->containers = g_slist_prepend(space->containers, self);
+    self->shadow = umbra_shadow_add(space->context->unit, &port);
+    return self;
+}
+
+static void drop_container(UmbraContainerPort* port) {
+    UmbraDeviceSpace* space = port->space;
+
+    umbra_shadow_remove(space->context->unit, port->shadow);
+    space->containers = g_slist_remove(space->containers, port);
+    g_slist_free(port->devices);
+    g_free(port);
+}
+
+static UmbraContainerPort* find_container(UmbraDeviceSpace* space, UmbraVfioContainer* container) {
+    for (GSList* link = space->containers; link != NULL; link = link->next) {
+        UmbraContainerPort* port = link->data;
+
+        if (port->container == container) {
+            return port;
+        }
+    }
+    return NULL;
+}
+
+bool umbra_shadow_port_attach(UmbraDeviceSpace* space, const PCIDevice* device,
+                              HostIOMMUDevice* host_device, Error** errp) {
+    UmbraContainerPort* port;
     UmbraVfioContainer* container = umbra_vfio_container_of(host_device);
     HostIOMMUDeviceClass* host_class = HOST_IOMMU_DEVICE_GET_CLASS(host_device);
     int width;
@@ -134,7 +187,7 @@ bool umbra_shadow_port_attach(UmbraDeviceSpace* space, HostIOMMUDevice* host_dev
     }
     if (container == NULL) {
         error_setg(errp, "device %02x.%x is not one of VFIO's: umbra-viommu cannot map for it",
-                   PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
+                   PCI_SLOT(device->devfn), PCI_FUNC(device->devfn));
         return false;
     }
     width = host_class->get_cap(host_device, HOST_IOMMU_DEVICE_CAP_AW_BITS, errp);
@@ -146,35 +199,50 @@ bool umbra_shadow_port_attach(UmbraDeviceSpace* space, HostIOMMUDevice* host_dev
                    width, width >= 39 ? "aw-bits=39" : "another host");
         return false;
     }
-    drop(space);
-    space->container = container;
-    add(space);
+    drop_notifiers(space);
+    port = find_container(space, container);
+    if (port == NULL) {
+        port = add_container(space, container);
+    }
+    port->devices = g_slist_prepend(port->devices, (gpointer)device);
     return true;
 }
 
-void umbra_shadow_port_detach(UmbraDeviceSpace* space) {
-    if (space->container == NULL) {
-        return;
+void umbra_shadow_port_detach(UmbraDeviceSpace* space, const PCIDevice* device) {
+    for (GSList* link = space->containers; link != NULL; link = link->next) {
+        UmbraContainerPort* port = link->data;
+
+        if (g_slist_find(port->devices, device) != NULL) {
+            port->devices = g_slist_remove(port->devices, device);
+            if (port->devices == NULL) {
+                drop_container(port);
+            }
+            return;
+        }
     }
-    drop(space);
-    space->container = NULL;
+}
+
+void umbra_shadow_port_detach_all(UmbraDeviceSpace* space) {
+    while (space->containers != NULL) {
+        drop_container(space->containers->data);
+    }
 }
 
 void umbra_shadow_port_listeners_changed(UmbraDeviceSpace* space, bool want_maps) {
-    if (space->container != NULL || want_maps == (space->shadow != NULL)) {
+    if (space->containers != NULL || want_maps == (space->shadow != NULL)) {
         return;
     }
     if (want_maps) {
         space->listeners_muted = true;
-        add(space);
+        add_notifiers(space);
         space->listeners_muted = false;
     } else {
-        drop(space);
+        drop_notifiers(space);
     }
 }
 
 void umbra_shadow_port_replay(UmbraDeviceSpace* space, IOMMUNotifier* notifier) {
-    if (space->container != NULL || space->shadow == NULL) {
+    if (space->shadow == NULL) {
         return;
     }
     space->replay_target = notifier;

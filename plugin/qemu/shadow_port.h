@@ -5,7 +5,9 @@
 //   container   A VFIO device. Maps and unmaps go straight to its container (type1 or iommufd), any
 //               range in one call, and errors come back. The device's view is switched by the
 //               shadow, between its last unmap and its first map, because QEMU's own VFIO listener
-//               fills the same container while the view is identity.
+//               fills the same container while the view is identity. Devices behind a bridge
+//               that share a requester id share the space; their containers may be one or several,
+//               and each is a device of its own to the shadow.
 //   notifiers   Any other listener for mappings (IOMMU_NOTIFIER_MAP): vhost-vdpa, a probe.
 //   Naturally
 //               aligned powers of two, one call each, and nothing comes back. A listener exists
@@ -16,15 +18,19 @@
 #ifndef UMBRA_QEMU_SHADOW_PORT_H
 #define UMBRA_QEMU_SHADOW_PORT_H
 
+#include "hw/pci/pci_device.h"
 #include "plugin/qemu/compat.h"
 #include "plugin/qemu/device_space.h"
 #include "system/host_iommu_device.h"
 
-/* The device behind `space` is `host_device`, whose container the shadow fills from here on. False
- * with an error if that cannot be: no VFIO device, or the host's addresses are narrower. */
-bool umbra_shadow_port_attach(UmbraDeviceSpace* space, HostIOMMUDevice* host_device, Error** errp);
-/* Unmaps everything. Does nothing for a space that is not attached. */
-void umbra_shadow_port_detach(UmbraDeviceSpace* space);
+/* `device`, which is in `space`, is `host_device`, whose container the shadow fills from here on.
+ * False with an error if that cannot be: no VFIO device, or the host's addresses are narrower. */
+bool umbra_shadow_port_attach(UmbraDeviceSpace* space, const PCIDevice* device,
+                              HostIOMMUDevice* host_device, Error** errp);
+/* Empties the container if no other device uses it. Does nothing for a device that is not attached.
+ */
+void umbra_shadow_port_detach(UmbraDeviceSpace* space, const PCIDevice* device);
+void umbra_shadow_port_detach_all(UmbraDeviceSpace* space);
 
 /* The listeners of the space came to want mappings, or no longer do. */
 void umbra_shadow_port_listeners_changed(UmbraDeviceSpace* space, bool want_maps);

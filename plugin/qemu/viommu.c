@@ -223,13 +223,24 @@ static AddressSpace* get_address_space(PCIBus* bus, void* opaque, int devfn) {
     return &space_of(opaque, bus, devfn)->address_space;
 }
 
+/* The space in which a device's DMA happens. It is not that of the device's own function number if
+ * a bridge to a conventional bus is in between: then all behind the bridge have one requester id.
+ */
+static UmbraDeviceSpace* space_of_device(PCIDevice* device) {
+    return container_of(pci_device_iommu_address_space(device), UmbraDeviceSpace, address_space);
+}
+
 static bool set_iommu_device(PCIBus* bus, void* opaque, int devfn, HostIOMMUDevice* host_device,
                              Error** errp) {
-    return umbra_shadow_port_attach(space_of(opaque, bus, devfn), host_device, errp);
+    PCIDevice* device = bus->devices[devfn];
+
+    return umbra_shadow_port_attach(space_of_device(device), device, host_device, errp);
 }
 
 static void unset_iommu_device(PCIBus* bus, void* opaque, int devfn) {
-    umbra_shadow_port_detach(space_of(opaque, bus, devfn));
+    PCIDevice* device = bus->devices[devfn];
+
+    umbra_shadow_port_detach(space_of_device(device), device);
 }
 
 static const PCIIOMMUOps iommu_ops = {
@@ -334,7 +345,7 @@ static void platform_iotlb_changed(void* opaque, const UmbraScope* scope) {
     }
     g_hash_table_iter_init(&iterator, self->spaces);
     while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
-        if ((space->notifier_flags & IOMMU_NOTIFIER_UNMAP) && space->shadow == NULL &&
+        if ((space->notifier_flags & IOMMU_NOTIFIER_UNMAP) && !umbra_device_space_shadowed(space) &&
             scope_has_domain(self, scope, space)) {
             umbra_device_space_notify_unmap(space, IOMMU_NOTIFIER_UNMAP, scope->first, last);
         }
