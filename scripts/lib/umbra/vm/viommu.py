@@ -26,6 +26,15 @@ class Viommu:
         calls. Devices behind a bridge may have one source, and may share a container of the host; then they are one."""
         return self.shadow()["devices"]
 
+    def syncs(self) -> int:
+        """How often a shadow was compared with the guest's tables, for whatever reason."""
+        return sum(self.shadow()["syncs"].values())
+
+    def invalidations(self) -> int:
+        """What the guest sent, of the kinds that make a shadow be compared."""
+        return sum(count for path in self.statistics()["invalidations"].values() for kind, count in path.items()
+                   if kind.startswith(("iotlb-", "context-")))
+
     def verify(self) -> dict:
         """The guest's tables beside what is mapped on the host: "clean", "complete", "errors", "differences", …"""
         return self._qmp.execute("qom-get", path=_PATH, property="verify")
