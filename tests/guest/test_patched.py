@@ -75,12 +75,18 @@ class PatchedKernelTests(RegressCase):
 
 
 class BrokenPatch(RegressCase):
-    def test_is_caught(self):
-        # The others of tests/regress/broken-patches: scripts/regress --self-test
+    def test_ends_with_exit_code_1(self):
         patch = TREE / "tests/regress/broken-patches/frees-before-flush.patch"
         case = "releases/qemu-intel/fq-range/after-flush"
         verdicts = self.regress("--viommu", "qemu-intel", "--extra-patch", str(patch), "--only", case, status=1)
         self.assertEqual(verdicts, {"build": "ok", case: "not ok"})
+
+    def test_each_that_needs_no_testbed_is_caught(self):
+        # The other one takes as long as all of these: scripts/regress --self-test
+        cases = [f"self-test/{name}" for name in ("forgets-a-range", "frees-before-flush", "wrong-ih")]
+        verdicts = self.regress("--self-test", "--viommu", "qemu-intel",
+                                *(word for case in cases for word in ("--only", case)))
+        self.all_ok(verdicts, *cases)
 
 
 if __name__ == "__main__":
