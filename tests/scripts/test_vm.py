@@ -17,7 +17,7 @@ from umbra.errors import ExitCode, UserError
 from umbra.vm import cpio
 from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
 from umbra.vm.guest import Guest
-from umbra.vm.host import LocalHost, TestbedHost, TestbedOptions
+from umbra.vm.host import LocalHost
 from umbra.vm.ports import Port, PortClosed, PortTimeout
 from umbra.vm.process import tail
 
@@ -75,13 +75,6 @@ class CommandLine(unittest.TestCase):
         for name in ("guest", "guest-kvm", "guest-tcg", "testbed-host"):
             self.assertTrue(arguments_of(name))
             self.assertNotIn("#", " ".join(arguments_of(name)))
-
-    def test_a_testbed_host_of_one_cpu_for_guests_of_several(self):
-        for cpus, kvm, expected in ((1, False, False), (2, False, True), (2, True, False)):
-            with self.subTest(cpus=cpus, kvm=kvm):
-                host = TestbedHost(Path("run"), TestbedOptions(Path("qemu"), Path("bzImage"), Path("initrd"), kvm=kvm))
-                words = host.command_line(GuestConfig(viommu="none", cpus=cpus))
-                self.assertEqual("maxcpus=1" in words[words.index("-append") + 1].split(), expected)
 
     def test_umbra_without_plugin_is_refused(self):
         with self.assertRaises(UserError) as caught:

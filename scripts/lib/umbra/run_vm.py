@@ -153,7 +153,7 @@ def main(arguments: list[str]) -> int:
     host = build(options, config, testbed, rundir)
     if options.dry_run:
         if testbed:
-            print("# testbed host\n" + shlex.join(host.command_line(config)) + "\n# guest, inside it")
+            print("# testbed host\n" + shlex.join(host.command_line()) + "\n# guest, inside it")
         print(shlex.join(host.guest_command_line(config)))
         rundir.rmdir()
         return ExitCode.PASS

@@ -151,9 +151,6 @@ class TestbedHost(GuestHost):
     # The emulated TSC-deadline timer loses interrupts on two CPUs, and L1 or L2 hangs. The check of the timer at boot
     # panics if the emulator has no time just then.
     KERNEL_COMMAND_LINE = "console=ttyS0 panic=-1 intel_iommu=on lapic=notscdeadline no_timer_check"
-    # QEMU's emulation of SVM, with several CPUs of a guest spread over several of the host, sometimes leaves one of the
-    # host's in the guest's state; its kernel then faults until its stack is full. On one CPU they take turns.
-    ONE_CPU = "maxcpus=1"
     DEVICES = ("0000:00:10.0", "0000:00:11.0")
     WORKDIR = "/umbra"
 
@@ -167,8 +164,7 @@ class TestbedHost(GuestHost):
         self._qemu_log = ""
         self.ready: dict = {}
 
-    def command_line(self, config: GuestConfig) -> list[str]:
-        """The QEMU command of the testbed host for such a guest."""
+    def command_line(self) -> list[str]:
         options = self._options
         words = [str(options.qemu)]
         for directory in FIRMWARE:
@@ -177,8 +173,7 @@ class TestbedHost(GuestHost):
         words += arguments_of("testbed-host")
         if options.kvm:
             words += ["-accel", "kvm", "-cpu", "host", "-machine", "kernel-irqchip=split"]
-        one_cpu = self.ONE_CPU if config.cpus > 1 and not options.kvm else ""
-        command_line = " ".join(filter(None, [self.KERNEL_COMMAND_LINE, one_cpu, options.append]))
+        command_line = " ".join(filter(None, [self.KERNEL_COMMAND_LINE, options.append]))
         return words + ["-kernel", str(options.kernel), "-initrd", "host.initrd",
                         "-append", command_line]
 
@@ -191,7 +186,7 @@ class TestbedHost(GuestHost):
             with open(self.rundir / name, "wb") as disk:
                 disk.truncate(self._options.disk_bytes)
         self._write_initrd(config.files())
-        self._child = Child(self.command_line(config), self.rundir / "host-qemu.log", self.rundir)
+        self._child = Child(self.command_line(), self.rundir / "host-qemu.log", self.rundir)
         try:
             # All ports are connected before the guest starts: a virtio-serial port without a peer
             # reads as end of file inside the testbed host.
