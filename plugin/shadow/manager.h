@@ -91,8 +91,8 @@ class Manager final : public vtd::InvalidationObserver {
     // False while there is work left. Somebody has to call vtd::Unit::resume() then, now and then.
     [[nodiscard]] bool caught_up() const override;
 
-    // Does work that was put off, for a slice (Options::slice_ns) and never much longer, and returns
-    // whether all is done.
+    // Does work that was put off, for a slice (Options::slice_ns) and never much longer, and
+    // returns whether all is done.
     [[nodiscard]] bool run();
 
     // ---- Looking at it ----
