@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import socket
 import tempfile
 import threading
 import time
@@ -185,6 +186,27 @@ class Ports(unittest.TestCase):
     def test_write_to_a_peer_that_does_not_read(self):
         with self.assertRaises(PortTimeout):
             self.port.write(b"x" * (1 << 20), time.monotonic() + 0.05)
+
+
+class Sockets(unittest.TestCase):
+    def test_a_folder_with_a_long_name(self):
+        with tempfile.TemporaryDirectory() as top, socket.socket(socket.AF_UNIX) as server:
+            folder = Path(top) / ("x" * 200)
+            folder.mkdir()
+            here = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+            self.addCleanup(os.close, here)
+            server.bind(f"/proc/self/fd/{here}/a.sock")
+            server.listen()
+            port = Port.connect(folder / "a.sock", time.monotonic() + 20)
+            self.addCleanup(port.close)
+            peer, _ = server.accept()
+            with peer:
+                peer.sendall(b"{}\n")
+                self.assertEqual(port.read_object(time.monotonic() + 20), {})
+
+    def test_no_socket_at_the_deadline(self):
+        with tempfile.TemporaryDirectory() as folder, self.assertRaises(PortTimeout):
+            Port.connect(Path(folder) / "a.sock", time.monotonic())
 
 
 class Archive(unittest.TestCase):

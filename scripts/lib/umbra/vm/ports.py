@@ -34,17 +34,22 @@ class Port:
 
     @classmethod
     def connect(cls, path: Path, deadline: float) -> "Port":
-        """Connects to a Unix socket that may not exist yet."""
-        while True:
-            stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                stream.connect(_short(path))
-                return cls(stream.fileno(), stream.fileno(), stream)
-            except OSError:
-                stream.close()
-                if time.monotonic() > deadline:
-                    raise PortTimeout(f"no socket at {path}") from None
-                time.sleep(0.02)
+        """Connects to a Unix socket that may not exist yet, in a folder that does."""
+        # A socket's name has at most 107 bytes, whatever the folder's length.
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            while True:
+                stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                try:
+                    stream.connect(f"/proc/self/fd/{folder}/{path.name}")
+                    return cls(stream.fileno(), stream.fileno(), stream)
+                except OSError:
+                    stream.close()
+                    if time.monotonic() > deadline:
+                        raise PortTimeout(f"no socket at {path}") from None
+                    time.sleep(0.02)
+        finally:
+            os.close(folder)
 
     @classmethod
     def open_fifos(cls, path: Path) -> "Port":
@@ -146,9 +151,3 @@ class Recorder(threading.Thread):
     def stop(self) -> None:
         self._ended.set()
         self.join(timeout=2)
-
-
-def _short(path: Path) -> str:
-    """A Unix socket's path has at most 107 bytes; a relative one is often short enough."""
-    whole = str(path)
-    return whole if len(whole) < 100 else os.path.relpath(whole)
