@@ -8,8 +8,9 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from umbra import bench, bench_aims, bench_device, bench_engine, bench_publish, bench_report, bench_testbed
-from umbra.bench_figures import Spread, duration, significant, timed, times
+from umbra.bench import __main__ as bench
+from umbra.bench import aims, device, engine, publish, report, testbed
+from umbra.bench.figures import Spread, duration, significant, timed, times
 from umbra.errors import ExitCode, UserError
 
 
@@ -31,7 +32,7 @@ def device_entry(case="dsi-unchanged", pages=65536, devices=1, sharing="one", la
 
 
 def device_result(*entries: dict) -> dict:
-    return {"format": bench_device.FORMAT, "results": list(entries)}
+    return {"format": device.FORMAT, "results": list(entries)}
 
 
 def testbed_run(viommu: str, workload="drain-256", unmaps=2048, operations=2048, domain=8) -> dict:
@@ -116,39 +117,39 @@ class CommandLine(unittest.TestCase):
                 self.assertIn(words, str(raised.exception))
 
     def test_words_for_the_programs(self):
-        self.assertIn("4096,65536", bench_device.arguments(quick=True, cases=[], repeat=1))
-        words = bench_device.arguments(quick=False, cases=["map-*", "dsi-unchanged"], repeat=2)
+        self.assertIn("4096,65536", device.arguments(quick=True, cases=[], repeat=1))
+        words = device.arguments(quick=False, cases=["map-*", "dsi-unchanged"], repeat=2)
         self.assertEqual(words[words.index("--case") + 1], "map-*,dsi-unchanged")
-        self.assertEqual(words[words.index("--turns") + 1], str(2 * bench_device.TURNS))
+        self.assertEqual(words[words.index("--turns") + 1], str(2 * device.TURNS))
         self.assertIn("--benchmark_filter=^map.*(/|$)|^a\\.b(/|$)",
-                      bench_engine.arguments(quick=True, patterns=["map*", "a.b"], repeat=1))
+                      engine.arguments(quick=True, patterns=["map*", "a.b"], repeat=1))
 
 
 class Device(unittest.TestCase):
     def test_rows(self):
-        row, = bench_device.rows(device_result(device_entry()))
+        row, = device.rows(device_result(device_entry()))
         self.assertEqual((row.peer.median, row.own.median, row.ratio.median), (5e6, 2e4, 250))
         self.assertEqual(row.by_memcmp.median, 2)
 
     def test_another_format_is_refused(self):
         with self.assertRaises(KeyError):
-            bench_device.rows({"format": "umbra-device-bench-1", "results": []})
+            device.rows({"format": "umbra-device-bench-1", "results": []})
 
     def test_tables(self):
-        rows = bench_device.rows(device_result(
+        rows = device.rows(device_result(
             device_entry(case="map-1-psi", memcmp=None, peer=400, own=200), device_entry(pages=256),
             device_entry(case="map-1-psi", memcmp=None, pages=256, peer=400, own=200)))
-        lines = bench_device.table_rows(rows)
+        lines = device.table_rows(rows)
         self.assertEqual([(line[0], line[3]) for line in lines],
                          [("map-1-psi", "256"), ("map-1-psi", "65,536"), ("dsi-unchanged", "256")])
         self.assertEqual(lines[0][5:9], ["400 ns ±0%", "200 ns ±0%", "2.00× ±0%", "-"])
-        self.assertTrue(all(len(line) == len(bench_device.HEADER) for line in lines))
-        limits = bench_device.limit_rows(rows)
+        self.assertTrue(all(len(line) == len(device.HEADER) for line in lines))
+        limits = device.limit_rows(rows)
         self.assertEqual([(line[0], line[2], line[6], line[7]) for line in limits],
                          [("map-1-psi", "65,536", "400 ns", "0.50×")])
-        memory = bench_device.memory_rows(rows)
+        memory = device.memory_rows(rows)
         self.assertEqual([line[0] for line in memory], ["256", "65,536"])
-        self.assertTrue(all(len(line) == len(bench_device.MEMORY_HEADER) for line in memory))
+        self.assertTrue(all(len(line) == len(device.MEMORY_HEADER) for line in memory))
 
 
 class Engine(unittest.TestCase):
@@ -161,58 +162,57 @@ class Engine(unittest.TestCase):
         {"run_name": "compare_one_table/sse2", "run_type": "aggregate", "cpu_time": 9, "time_unit": "us"}]}
 
     def test_repetitions_are_one_row_and_errors_none(self):
-        rows = {row.name: row for row in bench_engine.rows(self.RESULT)}
+        rows = {row.name: row for row in engine.rows(self.RESULT)}
         self.assertEqual(rows["domain_sync_nothing_changed/pages:4096/fragmented:1"].time.median, 2000)
         self.assertEqual(rows["compare_one_table/sse2"].time.median, 500)
         self.assertNotIn("compare_one_table/avx512", rows)
 
     def test_tables(self):
-        rows = bench_engine.rows(self.RESULT)
-        line, = bench_engine.compare_rows(rows)
+        rows = engine.rows(self.RESULT)
+        line, = engine.compare_rows(rows)
         self.assertEqual((line[0], line[1], line[4]), ("fragmented", "4,096", "2.00×"))
-        self.assertEqual(bench_engine.table_rows(rows),
+        self.assertEqual(engine.table_rows(rows),
                          [["compare_one_table/sse2", "500 ns ±0%", "bytes_per_second 1.0 GiB/s"]])
 
 
 class Testbed(unittest.TestCase):
     def test_counts_by_operation(self):
-        row, = bench_testbed.rows({"runs": [testbed_run("umbra", unmaps=64), testbed_run("qemu-intel")]})
+        row, = testbed.rows({"runs": [testbed_run("umbra", unmaps=64), testbed_run("qemu-intel")]})
         self.assertEqual((row.own.unmaps_per_drain, row.peer.unmaps_per_drain, row.drain_ratio), (8, 256, 32))
         self.assertEqual(row.own.flushes_per_operation, 1)
         self.assertAlmostEqual(row.own.calls_per_invalidation, (2048 + 64) / 2056)
 
     def test_a_workload_without_its_peer_has_no_row(self):
-        self.assertEqual(bench_testbed.rows({"runs": [testbed_run("umbra")]}), [])
+        self.assertEqual(testbed.rows({"runs": [testbed_run("umbra")]}), [])
 
     def test_what_cannot_be_counted_is_a_dash(self):
         runs = [testbed_run("umbra"), testbed_run("qemu-intel")]
         for run in runs:
             run["shadow"]["host_unmap_calls"] = None
             run["host_iommu"]["iotlb_page"] = None
-        row, = bench_testbed.rows({"runs": runs})
+        row, = testbed.rows({"runs": runs})
         self.assertIsNone(row.drain_ratio)
-        for line in bench_testbed.table_rows([row]):
-            self.assertEqual(len(line), len(bench_testbed.HEADER))
+        for line in testbed.table_rows([row]):
+            self.assertEqual(len(line), len(testbed.HEADER))
             self.assertEqual((line[7], line[9], line[10]), ("-", "-", "-"))
 
     def test_cells_are_side_by_side(self):
         for quick in (True, False):
-            cells = bench_testbed.cells(quick)
+            cells = testbed.cells(quick)
             for peer, own in zip(cells[::2], cells[1::2], strict=True):
                 self.assertEqual((peer.viommu, own.viommu), ("qemu-intel", "umbra"))
                 self.assertEqual((peer.policy, peer.backend), (own.policy, own.backend))
 
     def test_workloads_by_pattern(self):
-        self.assertEqual([work.name for work in bench_testbed.chosen_workloads(["drain-*-scattered"])],
+        self.assertEqual([work.name for work in testbed.chosen_workloads(["drain-*-scattered"])],
                          ["drain-256-scattered"])
-        self.assertEqual(len(bench_testbed.chosen_workloads([])), len(bench_testbed.workloads()))
+        self.assertEqual(len(testbed.chosen_workloads([])), len(testbed.workloads()))
 
 
 class Aims(unittest.TestCase):
-    def verdicts(self, *entries: dict, testbed=()) -> dict[str, bool]:
-        rows = bench_device.rows(device_result(*entries))
-        return {verdict.what: verdict.met
-                for verdict in bench_aims.verdicts(rows, bench_testbed.rows({"runs": list(testbed)}))}
+    def verdicts(self, *entries: dict, runs=()) -> dict[str, bool]:
+        rows = device.rows(device_result(*entries))
+        return {verdict.what: verdict.met for verdict in aims.verdicts(rows, testbed.rows({"runs": list(runs)}))}
 
     def test_ratio_and_memcmp(self):
         name = "dsi-unchanged, 65,536 pages, fragmented"
@@ -242,49 +242,48 @@ class Aims(unittest.TestCase):
         name = "drain-256, type1: the peer's VFIO unmaps for each of Umbra's"
         for unmaps, met in ((512, True), (513, False)):
             runs = [testbed_run("umbra", unmaps=unmaps), testbed_run("qemu-intel")]
-            self.assertEqual(self.verdicts(testbed=runs)[name], met)
+            self.assertEqual(self.verdicts(runs=runs)[name], met)
 
 
 class Report(unittest.TestCase):
     def test_only_levels_that_ran_have_tables(self):
         result = whole_result(device=device_result(device_entry()))
-        titles = [title for title, *_ in bench_report.sections(result)]
+        titles = [title for title, *_ in report.sections(result)]
         self.assertEqual(titles, ["Aims", "Device level: one device, and how far from the limit",
                                   "Device level: time of one operation", "Device level: memory"])
-        self.assertEqual(bench_report.sections(whole_result()), [])
+        self.assertEqual(report.sections(whole_result()), [])
 
     def test_long_tables_are_folded_in_markdown_only(self):
         entries = [device_entry(pages=256 + i) for i in range(61)]
         result = whole_result(device=device_result(*entries))
         # Aims, times and memory have a row for each.
-        self.assertEqual(bench_report.render(result, markdown=True).count("<details>"), 3)
-        self.assertNotIn("<details>", bench_report.render(result, markdown=False))
+        self.assertEqual(report.render(result, markdown=True).count("<details>"), 3)
+        self.assertNotIn("<details>", report.render(result, markdown=False))
 
     def test_the_result_survives_json(self):
         result = whole_result(device=device_result(device_entry()), engine=Engine.RESULT,
                               testbed={"runs": [testbed_run("umbra"), testbed_run("qemu-intel")]})
         for markdown in (False, True):
-            self.assertEqual(bench_report.render(json.loads(json.dumps(result)), markdown),
-                             bench_report.render(result, markdown))
-        self.assertIn("### Testbed", bench_report.render(result, markdown=True))
-        self.assertIn("load average 0.1 before", bench_report.render(result, markdown=False))
+            self.assertEqual(report.render(json.loads(json.dumps(result)), markdown), report.render(result, markdown))
+        self.assertIn("### Testbed", report.render(result, markdown=True))
+        self.assertIn("load average 0.1 before", report.render(result, markdown=False))
 
 
 class Publish(unittest.TestCase):
-    PAGE = f"# Title\n\n{bench_publish.BEGIN}\nold\n{bench_publish.END}\nafter\n"
+    PAGE = f"# Title\n\n{publish.BEGIN}\nold\n{publish.END}\nafter\n"
 
     def test_only_the_part_between_the_marks_changes(self):
-        page = bench_publish.between_marks(self.PAGE, "new")
-        self.assertEqual(page, f"# Title\n\n{bench_publish.BEGIN}\n\nnew\n\n{bench_publish.END}\nafter\n")
-        self.assertEqual(bench_publish.between_marks(page, "new"), page)
+        page = publish.between_marks(self.PAGE, "new")
+        self.assertEqual(page, f"# Title\n\n{publish.BEGIN}\n\nnew\n\n{publish.END}\nafter\n")
+        self.assertEqual(publish.between_marks(page, "new"), page)
 
     def test_marks_must_be_there(self):
-        for page in ("", bench_publish.BEGIN, f"{bench_publish.END}{bench_publish.BEGIN}", self.PAGE * 2):
+        for page in ("", publish.BEGIN, f"{publish.END}{publish.BEGIN}", self.PAGE * 2):
             with self.assertRaises(ValueError):
-                bench_publish.between_marks(page, "new")
+                publish.between_marks(page, "new")
 
     def test_the_page_in_the_tree_has_them(self):
-        bench_publish.between_marks((bench_publish.BENCH / "README.md").read_text(), "new")
+        publish.between_marks((publish.BENCH / "README.md").read_text(), "new")
 
     def test_plots_are_replaced(self):
         with tempfile.TemporaryDirectory() as scratch:
@@ -293,7 +292,7 @@ class Publish(unittest.TestCase):
             (folder / "plots/old.svg").touch()
             (folder / "README.md").write_text(self.PAGE)
             (folder / "new.svg").write_text("<svg/>")
-            bench_publish.publish(whole_result(), folder, [("new.svg", "What it shows")], bench=folder)
+            publish.publish(whole_result(), folder, [("new.svg", "What it shows")], bench=folder)
             self.assertEqual([path.name for path in (folder / "plots").iterdir()], ["new.svg"])
             self.assertIn("![What it shows](plots/new.svg)", (folder / "README.md").read_text())
 

@@ -7,7 +7,7 @@ import fnmatch
 from pathlib import Path
 
 from umbra import measure
-from umbra.bench_figures import Spread, significant, times
+from umbra.bench.figures import Spread, significant, times
 from umbra.measure import Cell, Workload
 from umbra.table import quantity
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 from umbra import plugin, progress
-from umbra.bench_figures import Spread, duration, ratio, timed, times
+from umbra.bench.figures import Spread, duration, ratio, timed, times
 from umbra.build_environment import environment
 from umbra.errors import ExitCode, UserError
 from umbra.table import quantity

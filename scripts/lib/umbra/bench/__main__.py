@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from umbra import (bench_device, bench_engine, bench_plots, bench_publish, bench_report, bench_testbed, command,
-                   measure, packages, plugin, products, progress)
+from umbra import command, measure, packages, plugin, products, progress
+from umbra.bench import device, engine, plots, publish, report, testbed
 from umbra.cache import write_atomically
 from umbra.errors import ExitCode, UserError
 from umbra.plugin import PluginOptions
@@ -81,12 +81,12 @@ class Bench:
         build = products.BuildOptions(offline=options.offline, update=options.update)
         self._qemu = products.ensure_qemu(build)
         plugin.ensure(PluginOptions(offline=options.offline, update=options.update),
-                      ("umbra", bench_device.TARGET, *bench_engine.TARGETS))
+                      ("umbra", device.TARGET, *engine.TARGETS))
 
     def names(self) -> dict[str, list[str]]:
         """What there is to measure, by level."""
-        return {"device": bench_device.case_names(plugin.BUILD), "engine": bench_engine.benchmark_names(plugin.BUILD),
-                "testbed": [work.name for work in bench_testbed.workloads()]}
+        return {"device": device.case_names(plugin.BUILD), "engine": engine.benchmark_names(plugin.BUILD),
+                "testbed": [work.name for work in testbed.workloads()]}
 
     def run(self, out: Path) -> dict:
         """Runs the levels one after the other; what fails is in `failures`, and the rest goes on."""
@@ -119,16 +119,16 @@ class Bench:
         return found
 
     def _device(self, out: Path) -> dict:
-        words = bench_device.arguments(self._options.quick, self._options.only, self._options.repeat)
-        return bench_device.run(plugin.BUILD, self._qemu.binary, out, words)
+        words = device.arguments(self._options.quick, self._options.only, self._options.repeat)
+        return device.run(plugin.BUILD, self._qemu.binary, out, words)
 
     def _engine(self, out: Path) -> dict:
-        words = bench_engine.arguments(self._options.quick, self._options.only, self._options.repeat)
-        return bench_engine.run(plugin.BUILD, out, words)
+        words = engine.arguments(self._options.quick, self._options.only, self._options.repeat)
+        return engine.run(plugin.BUILD, out, words)
 
     def _testbed(self, out: Path) -> dict:
         options = self._options
-        result, failures = bench_testbed.run(options.quick, options.only, options.repeat, out, options)
+        result, failures = testbed.run(options.quick, options.only, options.repeat, out, options)
         self.failures += failures
         return result
 
@@ -145,10 +145,10 @@ def _save(result: dict, out: Path) -> None:
 def write_report(result: dict, out: Path) -> list[tuple[str, str]]:
     """All files of the report folder but the logs; returns the plots."""
     _save(result, out)
-    plots = bench_plots.draw(result, out)
-    write_atomically(out / "report.txt", bench_report.render(result, markdown=False, colour=False) + "\n")
-    write_atomically(out / "report.md", bench_publish.generated(result, plots).replace("](plots/", "](") + "\n")
-    return plots
+    drawn = plots.draw(result, out)
+    write_atomically(out / "report.txt", report.render(result, markdown=False, colour=False) + "\n")
+    write_atomically(out / "report.md", publish.generated(result, drawn).replace("](plots/", "](") + "\n")
+    return drawn
 
 
 def load(path: Path) -> dict:
@@ -180,13 +180,13 @@ def again(options: argparse.Namespace) -> int:
 
 
 def finish(result: dict, out: Path, options: argparse.Namespace, failures: list[str]) -> None:
-    plots = write_report(result, out)
+    drawn = write_report(result, out)
     if options.publish and not failures:
-        progress.say(f"published: {bench_publish.publish(result, out, plots)}")
+        progress.say(f"published: {publish.publish(result, out, drawn)}")
 
 
 def show(result: dict, options: argparse.Namespace) -> None:
-    print(json.dumps(result) if options.json else bench_report.render(result, options.markdown), flush=True)
+    print(json.dumps(result) if options.json else report.render(result, options.markdown), flush=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -3,7 +3,8 @@
 
 from pathlib import Path
 
-from umbra import bench_aims, bench_device, bench_testbed
+from umbra.bench import aims, device, testbed
+from umbra.bench.figures import duration
 
 # Told apart by people who see few colours, and on paper by their marks (Okabe and Ito's palette).
 _PEER, _OWN, _OWN_LIGHT, _YARDSTICK, _AIM = "#d55e00", "#0072b2", "#56b4e9", "#7f7f7f", "#000000"
@@ -21,14 +22,14 @@ def draw(result: dict, folder: Path) -> list[tuple[str, str]]:
                                 "font.size": 10, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#dddddd",
                                 "axes.spines.top": False, "axes.spines.right": False})
     levels = result["levels"]
-    device = bench_device.rows(levels["device"]) if "device" in levels else []
-    testbed = bench_testbed.rows(levels["testbed"]) if "testbed" in levels else []
+    device_rows = device.rows(levels["device"]) if "device" in levels else []
+    testbed_rows = testbed.rows(levels["testbed"]) if "testbed" in levels else []
     drawn = []
     for name, caption, plot, rows in (
-            ("dsi-growth.svg", "Cost of a domain flush by mapped pages", _growth, device),
-            ("ratios.svg", "Times cheaper than QEMU's intel-iommu, by case", _ratios, device),
-            ("devices.svg", "Cost of a domain flush by number of devices", _devices, device),
-            ("drain.svg", "VFIO unmap calls for 256 unmaps in the testbed", _drain, testbed)):
+            ("dsi-growth.svg", "Cost of a domain flush by mapped pages", _growth, device_rows),
+            ("ratios.svg", "Times cheaper than QEMU's intel-iommu, by case", _ratios, device_rows),
+            ("devices.svg", "Cost of a domain flush by number of devices", _devices, device_rows),
+            ("drain.svg", "VFIO unmap calls for 256 unmaps in the testbed", _drain, testbed_rows)):
         figure = plot(rows)
         if figure is not None:
             # A white ground: many show SVGs on a dark one.
@@ -50,7 +51,6 @@ def _pages(count: float) -> str:
 
 
 def _time_axis(axis) -> None:
-    from umbra.bench_figures import duration
     axis.set_major_formatter(lambda value, _: duration(value).replace(".00", "").replace(".0", ""))
 
 
@@ -64,7 +64,7 @@ def _line(axes, points: list[tuple[float, object]], label: str, colour: str, mar
                   linestyle=style, capsize=3, markersize=5, linewidth=1.5)
 
 
-def _growth(rows: list[bench_device.Row]):
+def _growth(rows: list[device.Row]):
     chosen = [row for row in rows if row.devices == 1 and row.layout == _LAYOUT]
     idle = [row for row in chosen if row.case == "dsi-unchanged"]
     scattered = [row for row in chosen if row.case == "unmap-256-dsi"]
@@ -91,7 +91,7 @@ def _growth(rows: list[bench_device.Row]):
     return figure
 
 
-def _ratios(rows: list[bench_device.Row]):
+def _ratios(rows: list[device.Row]):
     chosen = [row for row in rows if row.devices == 1 and row.pages == 65536]
     if not chosen:
         return None
@@ -107,11 +107,10 @@ def _ratios(rows: list[bench_device.Row]):
         for row in group:
             axes.annotate(f"{row.ratio.median:.3g}×", (_label_at(row), cases.index(row.case) + shift), xytext=(5, 0),
                           textcoords="offset points", va="center", fontsize=8)
-    aims = [(bench_aims.RATIOS[case, 65536], place) for place, case in enumerate(cases)
-            if (case, 65536) in bench_aims.RATIOS]
-    if aims:
-        axes.vlines([aim for aim, _ in aims], [place - 0.42 for _, place in aims], [place + 0.42 for _, place in aims],
-                    color=_AIM, linewidth=2.5, label="aim")
+    marks = [(aims.RATIOS[case, 65536], place) for place, case in enumerate(cases) if (case, 65536) in aims.RATIOS]
+    if marks:
+        axes.vlines([aim for aim, _ in marks], [place - 0.42 for _, place in marks],
+                    [place + 0.42 for _, place in marks], color=_AIM, linewidth=2.5, label="aim")
     axes.axvline(1, color=_PEER, linewidth=1.5, label="QEMU intel-iommu")
     axes.set_yticks(range(len(cases)), cases)
     axes.grid(False, axis="y")
@@ -123,14 +122,14 @@ def _ratios(rows: list[bench_device.Row]):
     return figure
 
 
-def _label_at(row: bench_device.Row) -> float:
+def _label_at(row: device.Row) -> float:
     """Right of the bar, of its error, and of the aim's mark if that is close."""
     end = row.ratio.high
-    aim = bench_aims.RATIOS.get((row.case, row.pages), 0.0)
+    aim = aims.RATIOS.get((row.case, row.pages), 0.0)
     return aim if end < aim < end * 2 else end
 
 
-def _devices(rows: list[bench_device.Row]):
+def _devices(rows: list[device.Row]):
     chosen = [row for row in rows if row.case == "dsi-unchanged" and row.pages == 65536 and row.layout == _LAYOUT]
     counts = sorted({row.devices for row in chosen})
     if len(counts) < 2:
@@ -152,7 +151,7 @@ def _devices(rows: list[bench_device.Row]):
     return figure
 
 
-def _drain(rows: list[bench_testbed.Row]):
+def _drain(rows: list[testbed.Row]):
     chosen = [row for row in rows if row.drain_ratio is not None and row.policy != "strict"][::-1]
     if not chosen:
         return None
@@ -163,8 +162,7 @@ def _drain(rows: list[bench_testbed.Row]):
         for place, value in enumerate(values):
             axes.annotate(f"{value:.3g}", (value, place + shift), xytext=(4, 0), textcoords="offset points",
                           va="center", fontsize=8)
-    aims = [row.peer.unmaps_per_drain / bench_aims.DRAIN_FACTOR for row in chosen]
-    drains = [(aim, place) for place, (aim, row) in enumerate(zip(aims, chosen, strict=True))
+    drains = [(row.peer.unmaps_per_drain / aims.DRAIN_FACTOR, place) for place, row in enumerate(chosen)
               if row.workload.startswith("drain-")]
     if drains:
         axes.vlines([aim for aim, _ in drains], [place - 0.4 for _, place in drains],

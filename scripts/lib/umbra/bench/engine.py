@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The engine level: Google Benchmark programs of the unit's and the shadow's parts, without QEMU (tests/bench/engine)."""
+"""The engine level: Google Benchmark programs of the unit's and shadow's parts, without QEMU (tests/bench/engine)."""
 
 import dataclasses
 import json
@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from umbra import progress
-from umbra.bench_figures import Spread, timed, times
+from umbra.bench.figures import Spread, timed, times
 from umbra.build_environment import environment
 from umbra.errors import ExitCode, UserError
 from umbra.table import quantity

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A benchmark's result as tables, for a terminal or as Markdown."""
 
-from umbra import bench_aims, bench_device, bench_engine, bench_testbed, table
+from umbra import table
+from umbra.bench import aims, device, engine, testbed
 
 _LONG = 60  # rows
 
@@ -9,20 +10,20 @@ _LONG = 60  # rows
 def sections(result: dict) -> list[tuple[str, list[str], list[list[str]], int]]:
     """Title, header, rows and number of text columns of each table that has rows."""
     levels = result["levels"]
-    device = bench_device.rows(levels["device"]) if "device" in levels else []
-    engine = bench_engine.rows(levels["engine"]) if "engine" in levels else []
-    testbed = bench_testbed.rows(levels["testbed"]) if "testbed" in levels else []
+    device_rows = device.rows(levels["device"]) if "device" in levels else []
+    engine_rows = engine.rows(levels["engine"]) if "engine" in levels else []
+    testbed_rows = testbed.rows(levels["testbed"]) if "testbed" in levels else []
     found = [
-        ("Aims", bench_aims.HEADER, bench_aims.table_rows(bench_aims.verdicts(device, testbed)), 1),
-        ("Device level: one device, and how far from the limit", bench_device.LIMIT_HEADER,
-         bench_device.limit_rows(device), bench_device.LIMIT_TEXT_COLUMNS),
-        ("Device level: time of one operation", bench_device.HEADER, bench_device.table_rows(device),
-         bench_device.TEXT_COLUMNS),
-        ("Device level: memory", bench_device.MEMORY_HEADER, bench_device.memory_rows(device), 0),
-        ("Engine level: comparison of a domain in which nothing changed", bench_engine.COMPARE_HEADER,
-         bench_engine.compare_rows(engine), 1),
-        ("Engine level: parts", bench_engine.HEADER, bench_engine.table_rows(engine), 1),
-        ("Testbed: real VFIO", bench_testbed.HEADER, bench_testbed.table_rows(testbed), bench_testbed.TEXT_COLUMNS),
+        ("Aims", aims.HEADER, aims.table_rows(aims.verdicts(device_rows, testbed_rows)), 1),
+        ("Device level: one device, and how far from the limit", device.LIMIT_HEADER,
+         device.limit_rows(device_rows), device.LIMIT_TEXT_COLUMNS),
+        ("Device level: time of one operation", device.HEADER, device.table_rows(device_rows),
+         device.TEXT_COLUMNS),
+        ("Device level: memory", device.MEMORY_HEADER, device.memory_rows(device_rows), 0),
+        ("Engine level: comparison of a domain in which nothing changed", engine.COMPARE_HEADER,
+         engine.compare_rows(engine_rows), 1),
+        ("Engine level: parts", engine.HEADER, engine.table_rows(engine_rows), 1),
+        ("Testbed: real VFIO", testbed.HEADER, testbed.table_rows(testbed_rows), testbed.TEXT_COLUMNS),
     ]
     return [section for section in found if section[2]]
 

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from umbra import bench_report
+from umbra.bench import report
 from umbra.cache import write_atomically
 from umbra.errors import ExitCode, UserError
 from umbra.kernel import PROJECT
@@ -25,7 +25,7 @@ def between_marks(page: str, text: str) -> str:
 def generated(result: dict, plots: list[tuple[str, str]]) -> str:
     """`plots`: file name and caption of each."""
     images = "\n\n".join(f"![{caption}](plots/{name})" for name, caption in plots)
-    return f"{images}\n\n{bench_report.render(result, markdown=True)}" if images else bench_report.render(result, True)
+    return f"{images}\n\n{report.render(result, markdown=True)}" if images else report.render(result, True)
 
 
 def publish(result: dict, folder: Path, plots: list[tuple[str, str]], bench: Path = BENCH) -> Path:

@@ -4,8 +4,8 @@
 import dataclasses
 from collections.abc import Iterator
 
-from umbra import bench_device, bench_testbed
-from umbra.bench_figures import significant, times
+from umbra.bench import device, testbed
+from umbra.bench.figures import significant, times
 
 # Case -> the least ratio to the peer, by number of mapped pages.
 RATIOS = {
@@ -31,25 +31,26 @@ class Verdict:
     met: bool
 
 
-def verdicts(device: list[bench_device.Row], testbed: list[bench_testbed.Row]) -> list[Verdict]:
+def verdicts(device_rows: list[device.Row], testbed_rows: list[testbed.Row]) -> list[Verdict]:
     """Of the aims that these rows say something about."""
-    return [*_ratios(device), *_memcmps(device), *_devices(device), *_drains(testbed), *_mirror(device)]
+    return [*_ratios(device_rows), *_memcmps(device_rows), *_devices(device_rows), *_drains(testbed_rows),
+            *_mirror(device_rows)]
 
 
-def _name(row: bench_device.Row) -> str:
+def _name(row: device.Row) -> str:
     return f"{row.case}, {row.pages:,} pages, {row.layout}"
 
 
-def _ratios(device: list[bench_device.Row]) -> Iterator[Verdict]:
-    for row in device:
+def _ratios(rows: list[device.Row]) -> Iterator[Verdict]:
+    for row in rows:
         aim = RATIOS.get((row.case, row.pages))
         if aim is not None and row.devices == 1:
             ratio = row.ratio.median
             yield Verdict(_name(row), f"≥ {times(aim)}", times(ratio), ratio >= aim)
 
 
-def _memcmps(device: list[bench_device.Row]) -> Iterator[Verdict]:
-    for row in device:
+def _memcmps(rows: list[device.Row]) -> Iterator[Verdict]:
+    for row in rows:
         aim = MEMCMPS.get(row.pages)
         if row.case == "dsi-unchanged" and row.devices == 1 and aim is not None and row.by_memcmp:
             factor = row.by_memcmp.median
@@ -57,9 +58,9 @@ def _memcmps(device: list[bench_device.Row]) -> Iterator[Verdict]:
                           significant(factor), factor <= aim)
 
 
-def _devices(device: list[bench_device.Row]) -> Iterator[Verdict]:
-    alone = {(row.pages, row.layout): row for row in device if row.case == "dsi-unchanged" and row.devices == 1}
-    for row in device:
+def _devices(rows: list[device.Row]) -> Iterator[Verdict]:
+    alone = {(row.pages, row.layout): row for row in rows if row.case == "dsi-unchanged" and row.devices == 1}
+    for row in rows:
         one = alone.get((row.pages, row.layout))
         if row.case == "dsi-unchanged" and row.devices == DEVICES and row.sharing == "one" and one:
             factor = row.own.median / one.own.median
@@ -67,17 +68,17 @@ def _devices(device: list[bench_device.Row]) -> Iterator[Verdict]:
                           f"≤ {significant(DEVICES_FACTOR)}", significant(factor), factor <= DEVICES_FACTOR)
 
 
-def _drains(testbed: list[bench_testbed.Row]) -> Iterator[Verdict]:
-    for row in testbed:
+def _drains(rows: list[testbed.Row]) -> Iterator[Verdict]:
+    for row in rows:
         # An own count of 0 has no ratio: then nothing was unmapped, and nothing was shown.
         if row.workload.startswith("drain-") and row.policy == "fq-domain" and row.drain_ratio is not None:
             yield Verdict(f"{row.workload}, {row.backend}: the peer's VFIO unmaps for each of Umbra's",
                           f"≥ {times(DRAIN_FACTOR)}", times(row.drain_ratio), row.drain_ratio >= DRAIN_FACTOR)
 
 
-def _mirror(device: list[bench_device.Row]) -> Iterator[Verdict]:
+def _mirror(rows: list[device.Row]) -> Iterator[Verdict]:
     seen = set()
-    for row in device:
+    for row in rows:
         if row.devices == 1 and row.mirror_bytes and (row.pages, row.layout) not in seen:
             seen.add((row.pages, row.layout))
             room = row.table_bytes * MIRROR_FACTOR + MIRROR_SPARE
