@@ -4,14 +4,22 @@
 import contextlib
 import io
 import json
+import os
+import re
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from umbra.bench import __main__ as bench
 from umbra.bench import aims, device, engine, publish, report, testbed
 from umbra.bench.figures import Spread, duration, significant, timed, times
 from umbra.errors import ExitCode, UserError
+
+TREE = Path(__file__).resolve().parents[2]
+# A build folder with the programs, named by tests/bench/CMakeLists.txt.
+BUILD = os.environ.get("UMBRA_BENCH_BUILD")
 
 
 def summary(median: float, low: float | None = None, high: float | None = None) -> dict:
@@ -123,6 +131,100 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(words[words.index("--turns") + 1], str(2 * device.TURNS))
         self.assertIn("--benchmark_filter=^map.*(/|$)|^a\\.b(/|$)",
                       engine.arguments(quick=True, patterns=["map*", "a.b"], repeat=1))
+
+
+class Only(unittest.TestCase):
+    def levels(self, *arguments: str) -> list[str]:
+        return bench.levels_with_work(bench.parse(list(arguments)))
+
+    def test_levels_at_which_something_has_the_name(self):
+        self.assertEqual(self.levels(), list(bench.LEVELS))
+        self.assertEqual(self.levels("--only", "map-512-psi", "--only", "BM_Walk"), ["device", "engine"])
+        self.assertEqual(self.levels("--only", "d*"), list(bench.LEVELS))
+        self.assertEqual(self.levels("--quick", "--only", "d*"), ["device", "engine"])
+        # With all its arguments, with the first of them, and by a pattern across them.
+        for pattern in ("BM_TranslateHit/pages:1/level:1", "BM_TranslateHit/pages:1", "*level:1"):
+            self.assertEqual(self.levels("--only", pattern), ["engine"])
+
+    def test_a_name_of_nothing_is_refused_before_anything_is_built(self):
+        for name, *others in (("nothing",), ("",), ("map-512",), ("BM_Walk/levels:9",), ("BM_Walk/levels",),
+                              ("nothing", "--only", "map-512-psi"), ("drain-256", "--quick"),
+                              ("BM_Walk", "--level", "device"), ("dsi-unchanged", "--level", "testbed")):
+            with (self.subTest(name=name, others=others),
+                  mock.patch.object(bench.Bench, "build", side_effect=AssertionError("built"))):
+                with self.assertRaises(UserError) as raised:
+                    bench.main(["--only", name, *others])
+                self.assertEqual(raised.exception.code, ExitCode.USAGE)
+                self.assertIn(f"--only {name}: ", str(raised.exception))
+
+    def test_the_command_says_so_in_one_line(self):
+        with tempfile.TemporaryDirectory() as folder:
+            cache = Path(folder) / "cache"
+            # Offline, so that it fails in another way if it comes to building.
+            done = subprocess.run([TREE / "scripts/bench", "--offline", "--only", "nothing"], capture_output=True,
+                                  text=True, stdin=subprocess.DEVNULL, timeout=100, check=False,
+                                  env=os.environ | {"UMBRA_CACHE": str(cache), "QEMU_SOURCE": ""})
+            self.assertFalse(cache.exists())
+        self.assertEqual((done.returncode, done.stdout), (ExitCode.USAGE, ""), done.stderr)
+        self.assertEqual(done.stderr, "bench: --only nothing: nothing at level device or engine or testbed has such a "
+                                      "name; bench --list tells the names.\n")
+
+    def test_names_are_listed_without_a_build(self):
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), \
+                mock.patch.object(bench.Bench, "build", side_effect=AssertionError("built")):
+            self.assertEqual(bench.main(["--list"]), ExitCode.PASS)
+        lines = output.getvalue().splitlines()
+        for line in ("device   map-1-psi", "engine   BM_Walk/levels:3", "engine   BM_RemapInterrupt",
+                     "testbed  drain-256"):
+            self.assertIn(line, lines)
+        self.assertEqual(len(set(lines)), len(lines))
+
+
+class NamesOfTheSource(unittest.TestCase):
+    """Names that the scripts know are those of the C++ source. Arguments are left to NamesOfThePrograms."""
+
+    def test_device(self):
+        source = (TREE / "tests/bench/device/cases.cc").read_text()
+        table = re.search(r"make_cases\(\) \{\n(.*?)\n\}", source, re.DOTALL)
+        self.assertIsNotNone(table, "The table of cases looks unlike what this test can read.")
+        self.assertEqual(re.findall(r'"([^"]*)"', table[1]), list(device.CASES),
+                         "CASES in scripts/lib/umbra/bench/device.py is to be what tests/bench/device/cases.cc has.")
+
+    def test_engine(self):
+        registered = []
+        for path in sorted((TREE / "tests/bench/engine").glob("*.cc")):
+            source = path.read_text()
+            found = re.findall(r"^BENCHMARK(?:\((\w+)\)|_CAPTURE\((\w+), (\w+))", source, re.MULTILINE)
+            self.assertEqual((len(found), source.count("RegisterBenchmark")), (source.count("BENCHMARK"), 0),
+                             f"{path.name} registers benchmarks in ways that this test cannot read.")
+            registered += [plain or f"{family}/{case}" for plain, family, case in found]
+        self.assertNotEqual(registered, [])
+
+        def belongs(name: str, family: str) -> bool:
+            return f"{name}/".startswith(f"{family}/")
+
+        unknown = [family for family in registered if not any(belongs(name, family) for name in engine.BENCHMARKS)]
+        gone = [name for name in engine.BENCHMARKS if not any(belongs(name, family) for family in registered)]
+        self.assertEqual((unknown, gone), ([], []),
+                         "_REGISTERED in scripts/lib/umbra/bench/engine.py is to be what tests/bench/engine registers.")
+
+
+@unittest.skipUnless(BUILD, "no UMBRA_BENCH_BUILD: CTest runs these by themselves (tests/bench/CMakeLists.txt)")
+class NamesOfThePrograms(unittest.TestCase):
+    """Names that the scripts know are those that the built programs list."""
+
+    def listed(self, program: str, option: str) -> list[str]:
+        done = subprocess.run([Path(BUILD, "tests/bench", program), option], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    def test_device(self):
+        self.assertEqual(self.listed(f"device/{device.TARGET}", "--list"), list(device.CASES))
+
+    def test_engine(self):
+        listed = [name for target in engine.TARGETS
+                  for name in self.listed(f"engine/{target}", "--benchmark_list_tests=true")]
+        self.assertCountEqual(listed, engine.BENCHMARKS)
 
 
 class Device(unittest.TestCase):

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from umbra import command, measure, packages, plugin, products, progress
@@ -53,7 +54,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print result.json instead of the tables")
     output.add_argument("--markdown", action="store_true", help="print the tables as Markdown")
-    parser.add_argument("--list", action="store_true", help="name all cases and stop (builds them first)")
+    parser.add_argument("--list", action="store_true", help="name all cases and stop")
     command.add_common_options(parser)
     options = parser.parse_args(arguments)
     if not 1 <= options.repeat <= 100:
@@ -68,11 +69,39 @@ def chosen_levels(options: argparse.Namespace) -> list[str]:
     return [level for level in LEVELS if level in wanted]
 
 
+def names() -> dict[str, Sequence[str]]:
+    """What there is to measure, by level."""
+    return {"device": device.CASES, "engine": engine.BENCHMARKS,
+            "testbed": [work.name for work in testbed.workloads()]}
+
+
+def levels_with_work(options: argparse.Namespace) -> list[str]:
+    """Those of the chosen levels at which something has a name of --only. A name that nothing has is refused."""
+    levels, known = chosen_levels(options), names()
+    if not options.only:
+        return levels
+    found = set()
+    for pattern in options.only:
+        at = {level for level in levels if any(_fits(name, pattern) for name in known[level])}
+        if not at:
+            raise UserError(ExitCode.USAGE, f"--only {pattern}: nothing at level {' or '.join(levels)} has such a "
+                            "name; bench --list tells the names.")
+        found |= at
+    return [level for level in levels if level in found]
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a pattern is for a name, whole or without arguments at its end, as umbra.bench.engine asks for it."""
+    words = name.split("/")
+    return any(fnmatch.fnmatchcase("/".join(words[:count]), pattern) for count in range(1, len(words) + 1))
+
+
 class Bench:
     """The programs, built once, and the levels that run on them."""
 
-    def __init__(self, options: argparse.Namespace):
+    def __init__(self, options: argparse.Namespace, levels: Sequence[str]):
         self._options = options
+        self._levels = levels
         self.failures: list[str] = []
 
     def build(self) -> None:
@@ -83,11 +112,6 @@ class Bench:
         plugin.ensure(PluginOptions(offline=options.offline, update=options.update),
                       ("umbra", device.TARGET, *engine.TARGETS))
 
-    def names(self) -> dict[str, list[str]]:
-        """What there is to measure, by level."""
-        return {"device": device.case_names(plugin.BUILD), "engine": engine.benchmark_names(plugin.BUILD),
-                "testbed": [work.name for work in testbed.workloads()]}
-
     def run(self, out: Path) -> dict:
         """Runs the levels one after the other; what fails is in `failures`, and the rest goes on."""
         started, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
@@ -95,7 +119,7 @@ class Bench:
                   "versions": {"qemu": self._qemu.version, "umbra": products.tree_version()},
                   "conditions": {"started": started, "arguments": sys.argv[1:], "load_before": os.getloadavg()[0]},
                   "levels": {}}
-        for level in self._wanted():
+        for level in self._levels:
             try:
                 result["levels"][level] = getattr(self, f"_{level}")(out)
             except UserError as error:
@@ -103,20 +127,6 @@ class Bench:
             result["conditions"] |= {"load_after": os.getloadavg()[0], "minutes": (time.monotonic() - clock) / 60}
             _save(result, out)  # as far as it is: a later level may not come to its end
         return result
-
-    def _wanted(self) -> list[str]:
-        """The levels that have something to do."""
-        levels, only = chosen_levels(self._options), self._options.only
-        if not only:
-            return levels
-        names = self.names()
-        found = [level for level in levels
-                 if any(fnmatch.fnmatchcase(_base(name), pattern) or fnmatch.fnmatchcase(name, pattern)
-                        for name in names[level] for pattern in only)]
-        if not found:
-            raise UserError(ExitCode.USAGE, f"Nothing is named like {' or '.join(only)} at this level.",
-                            "bench --list says what there is.")
-        return found
 
     def _device(self, out: Path) -> dict:
         words = device.arguments(self._options.quick, self._options.only, self._options.repeat)
@@ -131,11 +141,6 @@ class Bench:
         result, failures = testbed.run(options.quick, options.only, options.repeat, out, options)
         self.failures += failures
         return result
-
-
-def _base(name: str) -> str:
-    """A benchmark's name without its arguments."""
-    return name.split("/", 1)[0]
 
 
 def _save(result: dict, out: Path) -> None:
@@ -193,13 +198,13 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     if options.report:
         return again(options)
-    bench = Bench(options)
-    bench.build()
     if options.list:
-        for level, names in bench.names().items():
-            for name in names:
+        for level, known in names().items():
+            for name in known:
                 print(f"{level:8} {name}")
         return ExitCode.PASS
+    bench = Bench(options, levels_with_work(options))
+    bench.build()
     out = new_folder(options)
     result = bench.run(out)
     finish(result, out, options, bench.failures)

@@ -4,7 +4,6 @@
 import dataclasses
 import json
 import re
-import subprocess
 from pathlib import Path
 
 from umbra import progress
@@ -20,6 +19,34 @@ _UNITS = {"ns": 1.0, "us": 1e3, "ms": 1e6, "s": 1e9}
 SYNC, YARDSTICK = "domain_sync_nothing_changed", "memcmp_of_leaf_tables"
 # Quick: nothing that has to build a large domain first.
 _QUICK_FILTER = "-pages:(524288|1048576)"
+_WHOLE_TABLE = tuple(f"pages:{pages}/fragmented:{fragmented}"
+                     for fragmented in (0, 1) for pages in (256, 4096, 65536, 524288, 1048576))
+# Those that tests/bench/engine registers, with their arguments: --only and --list need them before the programs are
+# built. tests/scripts/test_bench.py compares.
+_REGISTERED: dict[str, tuple[str, ...]] = {
+    "BM_RemapInterrupt": (),
+    "BM_InvalidatePage": ("held:0", "held:2048"),
+    "BM_InvalidateRange": ("held:0", "held:2048"),
+    "BM_InvalidateOtherDomain": (),
+    "BM_InvalidateDomain": (),
+    "BM_TranslateHit": ("pages:1/level:1", "pages:64/level:1", "pages:4096/level:1", "pages:16/level:2",
+                        "pages:4/level:3"),
+    "BM_TranslateMiss": ("pages:65536/step:1", "pages:65536/step:40503", "pages:1048576/step:1",
+                         "pages:1048576/step:648055"),
+    "BM_TranslateHitThreads": ("threads:1", "threads:2"),
+    "BM_Walk": ("levels:3", "levels:4"),
+    "mirror_look_up": ("pages:4096", "pages:65536", "pages:1048576"),
+    "plan_256_removals": ("around:0", "around:1", "around:2"),
+    YARDSTICK: _WHOLE_TABLE,
+    SYNC: _WHOLE_TABLE,
+    "scattered_unmaps_and_domain_sync": ("4096", "65536"),
+    "page_sync_map_and_unmap": tuple(f"pages:{pages}/fragmented:{fragmented}"
+                                     for fragmented in (0, 1) for pages in (1, 8, 512)),
+    "page_stores_only": ("1", "8", "512"),
+    "compare_one_table": ("plain", "sse2", "avx2", "avx512"),
+}
+BENCHMARKS = tuple("/".join(filter(None, (family, words)))
+                   for family, each in _REGISTERED.items() for words in each or ("",))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +95,6 @@ def _regex(pattern: str) -> str:
 def _as_registered(entry: dict) -> tuple[int, int]:
     """Repetitions are interleaved at random; a table should not be."""
     return entry["family_index"], entry["per_family_instance_index"]
-
-
-def benchmark_names(build: Path) -> list[str]:
-    names = []
-    for target in TARGETS:
-        listed = subprocess.run([build / _FOLDER / target, "--benchmark_list_tests=true"], capture_output=True,
-                                text=True, check=True)
-        names += listed.stdout.split()
-    return names
 
 
 def run(build: Path, out: Path, words: list[str]) -> dict:
