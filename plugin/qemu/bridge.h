@@ -199,15 +199,25 @@ typedef enum UmbraDmaMode {
     UMBRA_DMA_PASS_THROUGH,
 } UmbraDmaMode;
 
-/* Where the mappings of one device go. All [BQL]; none may call the shadow. */
+/* As shadow::HostMapping. */
+typedef struct UmbraMapping {
+    uint64_t iova;
+    uint64_t bytes;
+    void* host;
+    uint64_t guest;  /* what `host` is to the guest */
+    unsigned access; /* UMBRA_ACCESS_* */
+} UmbraMapping;
+
+/* Where the mappings of one device go; the rules are those of shadow::HostMapper. All [BQL]; none
+ * may call the shadow. */
 typedef struct UmbraHostPort {
     void* opaque;
     /* As the guest has numbered the buses now. */
     uint16_t (*source)(void* opaque);
-    /* Both return 0 or a positive errno value; the rules are those of shadow::HostMapper. `guest`
-     * is what `host` is to the guest, `access` is UMBRA_ACCESS_*. */
-    int (*map)(void* opaque, uint64_t iova, uint64_t bytes, void* host, uint64_t guest,
-               unsigned access);
+    /* Maps in order until one fails; returns how many were mapped. `*error` is set to a positive
+     * errno value if one failed, and left alone otherwise. */
+    size_t (*map)(void* opaque, const UmbraMapping* mappings, size_t count, int* error);
+    /* Returns 0 or a positive errno value. */
     int (*unmap)(void* opaque, uint64_t iova, uint64_t bytes);
     /* As shadow::Device::set_mode. */
     void (*set_mode)(void* opaque, UmbraDmaMode mode);

@@ -22,11 +22,21 @@ static uint16_t container_source(void* opaque) {
     return umbra_device_space_source(port->space);
 }
 
-static int container_map(void* opaque, uint64_t iova, uint64_t bytes, void* host, uint64_t guest,
-                         unsigned access) {
+static size_t container_map(void* opaque, const UmbraMapping* mappings, size_t count, int* error) {
     UmbraContainerPort* port = opaque;
 
-    return -umbra_vfio_dma_map(port->container, iova, bytes, host, !(access & UMBRA_ACCESS_WRITE));
+    for (size_t i = 0; i < count; i++) {
+        const UmbraMapping* mapping = &mappings[i];
+        const int failure =
+            umbra_vfio_dma_map(port->container, mapping->iova, mapping->bytes, mapping->host,
+                               !(mapping->access & UMBRA_ACCESS_WRITE));
+
+        if (failure != 0) {
+            *error = -failure;
+            return i;
+        }
+    }
+    return count;
 }
 
 static int container_unmap(void* opaque, uint64_t iova, uint64_t bytes) {
@@ -82,32 +92,40 @@ static void notify(IOMMUNotifier* notifier, uint64_t iova, uint64_t bytes, uint6
     }
 }
 
-static void notify_all(UmbraDeviceSpace* space, uint64_t iova, uint64_t bytes, uint64_t guest,
-                       IOMMUAccessFlags access) {
+static void notify_maps(IOMMUNotifier* notifier, const UmbraMapping* mappings, size_t count) {
+    for (size_t i = 0; i < count; i++) {
+        notify(notifier, mappings[i].iova, mappings[i].bytes, mappings[i].guest,
+               (IOMMUAccessFlags)mappings[i].access);
+    }
+}
+
+static size_t notifiers_map(void* opaque, const UmbraMapping* mappings, size_t count, int* error) {
+    UmbraDeviceSpace* space = opaque;
     IOMMUNotifier* notifier;
 
     if (space->replay_target != NULL) {
-        notify(space->replay_target, iova, bytes, guest, access);
-        return;
+        notify_maps(space->replay_target, mappings, count);
+    } else if (!space->listeners_muted) {
+        IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
+            notify_maps(notifier, mappings, count);
+        }
     }
-    IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
-        notify(notifier, iova, bytes, guest, access);
-    }
-}
-
-static int notifiers_map(void* opaque, uint64_t iova, uint64_t bytes, void* host, uint64_t guest,
-                         unsigned access) {
-    UmbraDeviceSpace* space = opaque;
-
-    /* A listener is told of what there was before it by a replay, which every one asks for. */
-    if (!space->listeners_muted) {
-        notify_all(space, iova, bytes, guest, (IOMMUAccessFlags)access);
-    }
-    return 0;
+    /* Muted: a listener is told of what there was before it by a replay, which every one asks for.
+     */
+    return count;
 }
 
 static int notifiers_unmap(void* opaque, uint64_t iova, uint64_t bytes) {
-    notify_all(opaque, iova, bytes, 0, IOMMU_NONE);
+    UmbraDeviceSpace* space = opaque;
+    IOMMUNotifier* notifier;
+
+    if (space->replay_target != NULL) {
+        notify(space->replay_target, iova, bytes, 0, IOMMU_NONE);
+        return 0;
+    }
+    IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
+        notify(notifier, iova, bytes, 0, IOMMU_NONE);
+    }
     return 0;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "plugin/qemu/shadow_seam.h"
 
+#include <algorithm>
 #include <array>
 #include <cinttypes>
 #include <cstdio>
@@ -9,11 +10,24 @@
 using umbra::shadow::DmaMode;
 using umbra::shadow::HostMapping;
 using umbra::shadow::HostResult;
+using umbra::shadow::MapProgress;
 
 namespace {
 
 HostResult result_of(int error) {
     return error == 0 ? HostResult::success() : HostResult::failure(error);
+}
+
+UmbraMapping to_c(const HostMapping& mapping) {
+    return {
+        .iova = mapping.iova.value(),
+        .bytes = mapping.bytes,
+        // An address in this process: the number came out of a pointer in RamRuns::list().
+        // NOLINTNEXTLINE(performance-no-int-to-ptr)
+        .host = reinterpret_cast<void*>(mapping.host.value()),
+        .guest = mapping.guest.value(),
+        .access = static_cast<unsigned>(mapping.access),
+    };
 }
 
 UmbraDmaMode to_c(DmaMode mode) {
@@ -39,11 +53,26 @@ void UmbraShadowDevice::set_mode(DmaMode mode) {
 }
 
 HostResult UmbraShadowDevice::map(const HostMapping& mapping) {
-    // An address in this process: the number came out of a pointer in RamRuns::list().
-    // NOLINTNEXTLINE(performance-no-int-to-ptr)
-    auto* host = reinterpret_cast<void*>(mapping.host.value());
-    return result_of(port_.map(port_.opaque, mapping.iova.value(), mapping.bytes, host,
-                               mapping.guest.value(), static_cast<unsigned>(mapping.access)));
+    return map_all({&mapping, 1}).result;
+}
+
+MapProgress UmbraShadowDevice::map_all(std::span<const HostMapping> mappings) {
+    // As many at a time as stay in the CPU's first cache.
+    std::array<UmbraMapping, 64> some;
+    std::size_t done = 0;
+    while (done < mappings.size()) {
+        const std::size_t count = std::min(some.size(), mappings.size() - done);
+        std::transform(mappings.begin() + static_cast<std::ptrdiff_t>(done),
+                       mappings.begin() + static_cast<std::ptrdiff_t>(done + count), some.begin(),
+                       [](const HostMapping& mapping) { return to_c(mapping); });
+        int error = 0;
+        const std::size_t mapped = port_.map(port_.opaque, some.data(), count, &error);
+        done += mapped;
+        if (mapped < count) {
+            return {done, result_of(error)};
+        }
+    }
+    return {.mapped = done};
 }
 
 HostResult UmbraShadowDevice::unmap(umbra::Iova iova, std::uint64_t bytes) {

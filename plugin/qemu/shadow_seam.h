@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "plugin/qemu/bridge.h"
@@ -24,6 +25,8 @@ struct UmbraShadowDevice final : public umbra::shadow::Device, public umbra::sha
     void set_mode(umbra::shadow::DmaMode mode) override;
 
     umbra::shadow::HostResult map(const umbra::shadow::HostMapping& mapping) override;
+    umbra::shadow::MapProgress map_all(
+        std::span<const umbra::shadow::HostMapping> mappings) override;
     umbra::shadow::HostResult unmap(umbra::Iova iova, std::uint64_t bytes) override;
 
   private:

@@ -272,10 +272,12 @@ bool AddressSpace::sync_table(Table& table, IovaRange range) {
                           bit_range(first / kEntriesPerLine, last / kEntriesPerLine);
     if (table.children == nullptr) {
         while (lines != 0) {
-            const unsigned line = static_cast<unsigned>(std::countr_zero(lines)) * kEntriesPerLine;
-            lines &= lines - 1;
-            if (!sync_entries(table, guest, std::max(first, line),
-                              std::min(last, line + kEntriesPerLine - 1), range)) {
+            // Neighbours together: what changed there mostly goes on across their border.
+            const auto line = static_cast<unsigned>(std::countr_zero(lines));
+            const auto count = static_cast<unsigned>(std::countr_one(lines >> line));
+            lines &= ~bit_range(line, line + count - 1);
+            if (!sync_entries(table, guest, std::max(first, line * kEntriesPerLine),
+                              std::min(last, (line + count) * kEntriesPerLine - 1), range)) {
                 return false;
             }
         }
@@ -346,8 +348,7 @@ void AddressSpace::sync_leaves(Table& table, const std::uint64_t* guest, unsigne
             remove_leaf(table, slot, old);
         }
         if (entry.kind == Kind::leaf) {
-            const unsigned end = end_of_new_run(table, guest, slot, last, value);
-            if (end - slot > 1 && add_run(table, slot, end - slot, value, entry)) {
+            if (const unsigned end = add_leaves(table, guest, slot, last, value); end != slot) {
                 slot = end - 1;
             } else {
                 add_leaf(table, slot, value, entry);
@@ -360,40 +361,95 @@ void AddressSpace::sync_leaves(Table& table, const std::uint64_t* guest, unsigne
     }
 }
 
-unsigned AddressSpace::end_of_new_run(const Table& table, const std::uint64_t* guest,
-                                      unsigned first, unsigned last, std::uint64_t value) const {
-    unsigned slot = first + 1;
-    while (slot <= last && !mirror_.is_leaf(table, slot) &&
-           load(guest + slot) == value + (slot - first) * kPageSize) {
+unsigned AddressSpace::add_leaves(Table& table, const std::uint64_t* guest, unsigned first,
+                                  unsigned last, std::uint64_t value) {
+    const std::uint64_t budget =
+        unit_.options.max_mappings - std::min(unit_.options.max_mappings, leaves_);
+    const unsigned end =
+        first + static_cast<unsigned>(std::min<std::uint64_t>(budget, last - first + 1));
+    Delta& delta = unit_.delta;
+    if (!delta.can_add(table.entry_iova(first))) [[unlikely]] {
+        flush();
+    }
+    std::size_t room = delta.room_for_additions();
+    HostMapping* before = delta.open_addition();
+    const RamRun* run = nullptr;
+    unsigned counted = first;
+    unsigned slot = first;
+    const auto count_leaves = [&] {
+        table.leaves += static_cast<std::uint16_t>(slot - counted);
+        leaves_ += slot - counted;
+        counted = slot;
+    };
+    while (slot < end) {
+        const DecodedEntry entry = mirror_.format().decode(1, value);
+        if (entry.kind != Kind::leaf) {
+            break;
+        }
+        if (run == nullptr || !run->holds(entry.address, kPageSize)) {
+            run = ram_.run_around(entry.address, kPageSize);
+            if (run == nullptr) {
+                break;
+            }
+        }
+        const Access access = RamSnapshot::allowed_in(*run, entry.access & table.access);
+        if (access == Access::none) {
+            break;
+        }
+        const unsigned begin = slot;
+        table.copy[slot] = value;
         ++slot;
+        if (unit_.options.coalesce && slot < end && load(guest + slot) == value + kPageSize) {
+            slot = copy_stretch(table, guest, slot, end, value, *run);
+        }
+        const HostMapping mapping = {table.entry_iova(begin), (slot - begin) * kPageSize,
+                                     run->host + (entry.address - run->first), entry.address,
+                                     access};
+        const bool joins = can_join(before, mapping, *run);
+        if (joins) {
+            before->bytes += mapping.bytes;
+        } else {
+            before = &delta.additions.push_back(mapping);
+            --room;
+        }
+        mark_joined(table, begin + (joins ? 0 : 1), slot);
+        if (room == 0) [[unlikely]] {
+            count_leaves();
+            flush();
+            room = delta.room_for_additions();
+            before = nullptr;
+        }
+        if (slot == end || mirror_.is_leaf(table, slot)) {
+            break;
+        }
+        value = load(guest + slot);
+    }
+    count_leaves();
+    if (slot != first) {
+        tally_.entries_changed += slot - first - 1;
+        tally_.leaves_mapped += slot - first;
+        tally_.pages_mapped += slot - first;
     }
     return slot;
 }
 
-bool AddressSpace::add_run(Table& table, unsigned first, unsigned count, std::uint64_t value,
-                           const DecodedEntry& entry) {
-    const std::uint64_t bytes = count * kPageSize;
-    const Access access = entry.access & table.access;
-    const std::uint64_t last_value = value + (bytes - kPageSize);
-    if (!unit_.options.coalesce || bytes > unit_.options.coalesce_limit ||
-        leaves_ + count > unit_.options.max_mappings ||
-        mirror_.format().decode(1, last_value).kind != Kind::leaf ||
-        ram_.whole(entry.address, bytes, access).bytes == 0) {
-        return false;
+unsigned AddressSpace::copy_stretch(Table& table, const std::uint64_t* guest, unsigned first,
+                                    unsigned end, std::uint64_t value, const RamRun& run) const {
+    const Gpa address = mirror_.format().decode(1, value).address;
+    const std::uint64_t pages =
+        std::min(run.bytes - (address - run.first), unit_.options.coalesce_limit) >> kPageShift;
+    const unsigned stop =
+        first + static_cast<unsigned>(std::min<std::uint64_t>(end - first, pages - 1));
+    unsigned slot = first;
+    for (; slot < stop; ++slot) {
+        value += kPageSize;
+        if (load(guest + slot) != value ||
+            mirror_.format().decode(1, table.copy[slot]).kind != Kind::not_present) {
+            break;
+        }
+        table.copy[slot] = value;
     }
-    for (unsigned i = 1; i < count; ++i) {
-        table.copy[first + i] = value + i * kPageSize;
-        table.joined.set(first + i);
-    }
-    table.copy[first] = value;
-    emit_addition(table, first, entry, bytes);
-    joins_ = true;
-    table.leaves += static_cast<std::uint16_t>(count);
-    leaves_ += count;
-    tally_.entries_changed += count - 1;
-    tally_.leaves_mapped += count;
-    tally_.pages_mapped += count;
-    return true;
+    return slot;
 }
 
 unsigned AddressSpace::remove_run(Table& table, const std::uint64_t* guest, unsigned first,
@@ -815,22 +871,17 @@ inline void AddressSpace::emit_addition(Table& table, unsigned slot, const Decod
                                         std::uint64_t bytes) {
     const Access access = entry.access & table.access;
     const Iova iova = table.entry_iova(slot);
-    std::vector<Addition>& additions = unit_.delta.additions;
-    if (const RamPiece piece = ram_.whole(entry.address, bytes, access); piece.bytes != 0) {
-        if (unit_.options.coalesce && !additions.empty()) {
-            Addition& before = additions.back();
-            HostMapping& mapping = before.mapping;
-            if (!before.in_pieces && mapping.iova + mapping.bytes == iova &&
-                mapping.guest + mapping.bytes == entry.address && mapping.access == piece.access &&
-                mapping.bytes + bytes <= unit_.options.coalesce_limit &&
-                ram_.whole(mapping.guest, mapping.bytes + bytes, mapping.access).bytes != 0) {
-                mapping.bytes += bytes;
-                table.joined.set(slot);
-                joins_ = true;
-                return;
-            }
+    const RamRun* run = ram_.run_around(entry.address, bytes);
+    const Access allowed = run != nullptr ? RamSnapshot::allowed_in(*run, access) : Access::none;
+    if (allowed != Access::none) {
+        const HostMapping mapping = {iova, bytes, run->host + (entry.address - run->first),
+                                     entry.address, allowed};
+        if (HostMapping* before = unit_.delta.open_addition(); can_join(before, mapping, *run)) {
+            before->bytes += bytes;
+            mark_joined(table, slot, slot + 1);
+        } else {
+            push_addition(mapping);
         }
-        push_addition({{iova, bytes, piece.host, entry.address, piece.access}, false});
         return;
     }
     ++irregular_leaves_;
@@ -845,15 +896,32 @@ inline void AddressSpace::emit_addition(Table& table, unsigned slot, const Decod
         log_.report(Trouble::not_ram, {iova, iova + (bytes - 1)}, 0);
     }
     if (mapped != 0) {
-        push_addition({{iova, bytes, HostAddress(), entry.address, access}, true});
+        push_addition({iova, bytes, HostAddress(), entry.address, access});
+        unit_.delta.in_pieces.push_back(unit_.delta.additions.size() - 1);
     }
 }
 
-inline void AddressSpace::push_addition(const Addition& addition) {
-    if (!unit_.delta.can_add(addition.mapping.iova)) [[unlikely]] {
+inline bool AddressSpace::can_join(const HostMapping* before, const HostMapping& mapping,
+                                   const RamRun& run) const {
+    // All of it in one run of RAM: two runs can touch each other and yet go separate ways.
+    return before != nullptr && before->guest + before->bytes == mapping.guest &&
+           before->end() == mapping.iova && before->guest >= run.first &&
+           before->access == mapping.access && unit_.options.coalesce &&
+           before->bytes + mapping.bytes <= unit_.options.coalesce_limit;
+}
+
+inline void AddressSpace::mark_joined(Table& table, unsigned first, unsigned end) {
+    if (first < end) {
+        table.joined.set(first, end - 1);
+        joins_ = true;
+    }
+}
+
+inline void AddressSpace::push_addition(const HostMapping& mapping) {
+    if (!unit_.delta.can_add(mapping.iova)) [[unlikely]] {
         flush();
     }
-    unit_.delta.additions.push_back(addition);
+    unit_.delta.additions.push_back(mapping);
 }
 
 inline bool AddressSpace::cut_before(Iova iova) const {
@@ -945,7 +1013,7 @@ void AddressSpace::flush() {
     unit_.plan.build(delta.removals, mirror_, ram_);
     const std::uint64_t start = unit_.clock.now_ns();
     for (HostBinding* binding : bindings_) {
-        binding->execute(unit_.plan, delta.additions);
+        binding->execute(unit_.plan, delta);
     }
     host_ns_ += unit_.clock.now_ns() - start;
     look_for_missing();

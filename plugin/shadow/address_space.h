@@ -140,13 +140,11 @@ class AddressSpace {
     // `value` is what the guest has at `first`.
     unsigned remove_run(Table& table, const std::uint64_t* guest, unsigned first, unsigned last,
                         std::uint64_t value);
-    // The guest has the leaf `value` at `first`: where the leaves end that go on from there in the
-    // guest's table, and are new as well.
-    [[nodiscard]] unsigned end_of_new_run(const Table& table, const std::uint64_t* guest,
-                                          unsigned first, unsigned last, std::uint64_t value) const;
-    // Adds `count` such leaves as one mapping. If that cannot be, false, and nothing was done.
-    [[nodiscard]] bool add_run(Table& table, unsigned first, unsigned count, std::uint64_t value,
-                               const vtd::DecodedEntry& entry);
+    // The guest has the leaf `value` at `first`, where there is none in the copy: takes it over,
+    // and as many new ones after it, up to `last`, as are in RAM and within the budget. Returns the
+    // slot after the last one, which is `first` if that one itself takes more care.
+    [[nodiscard]] unsigned add_leaves(Table& table, const std::uint64_t* guest, unsigned first,
+                                      unsigned last, std::uint64_t value);
     // Tables below those of the 64 entries from 64 * `word` on that are set in `entries`. The
     // entries themselves did not change.
     [[nodiscard]] bool sync_children(Table& table, unsigned word, std::uint64_t entries,
@@ -159,6 +157,10 @@ class AddressSpace {
     // Entry `slot`, empty so far, has become a table or a leaf.
     [[nodiscard]] bool add_table(Table& table, unsigned slot, std::uint64_t value,
                                  const vtd::DecodedEntry& entry, IovaRange range);
+    // Takes over what the guest has from `first` on, below `end`, as long as it is new, goes on
+    // from `value`, the leaf before it, and stays in `run`. Returns the slot after the last one.
+    [[nodiscard]] unsigned copy_stretch(Table& table, const std::uint64_t* guest, unsigned first,
+                                        unsigned end, std::uint64_t value, const RamRun& run) const;
     // `entry` is `value`, decoded.
     void add_leaf(Table& table, unsigned slot, std::uint64_t value, const vtd::DecodedEntry& entry);
     // One beyond max-mappings, or a table full of them.
@@ -197,7 +199,13 @@ class AddressSpace {
                        std::uint64_t bytes);
     void emit_removal(Table& table, unsigned slot, const vtd::DecodedEntry& entry);
     [[nodiscard]] vtd::DecodedEntry decoded(const Table& table, unsigned slot) const;
-    void push_addition(const Addition& addition);
+    void push_addition(const HostMapping& mapping);
+    // Whether the addition `before` (may be null) and `mapping`, which lies in `run`, can be one
+    // host call.
+    [[nodiscard]] bool can_join(const HostMapping* before, const HostMapping& mapping,
+                                const RamRun& run) const;
+    // The leaves [first, end) of the table belong to the host mapping of the leaf before.
+    void mark_joined(Table& table, unsigned first, unsigned end);
     void push_removal(const Removal& removal);
     // Whether the removal emitted last ended inside a mapping that goes on at `iova`.
     [[nodiscard]] bool cut_before(Iova iova) const;

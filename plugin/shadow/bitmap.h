@@ -19,6 +19,14 @@ class EntryBitmap {
         return ((words_[slot / 64] >> slot % 64) & 1) != 0;
     }
     void set(unsigned slot) { words_[slot / 64] |= std::uint64_t{1} << slot % 64; }
+    // All of [first, last].
+    void set(unsigned first, unsigned last) {
+        for (unsigned word = first / 64; word <= last / 64; ++word) {
+            const unsigned from = word == first / 64 ? first % 64 : 0;
+            const unsigned to = word == last / 64 ? last % 64 : 63;
+            words_[word] |= (~std::uint64_t{0} >> (63 - to)) & (~std::uint64_t{0} << from);
+        }
+    }
     void clear(unsigned slot) { words_[slot / 64] &= ~(std::uint64_t{1} << slot % 64); }
 
     [[nodiscard]] std::uint64_t word(unsigned index) const { return words_[index]; }

@@ -5,10 +5,12 @@
 // finds more carries out what it has and goes on.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
+#include "plugin/shadow/fixed_list.h"
 #include "plugin/shadow/host_mapper.h"
 #include "plugin/vtd/types.h"
 
@@ -27,30 +29,20 @@ struct Removal {
     [[nodiscard]] Iova end() const { return iova + bytes; }
 };
 
-// One map call; or, if `in_pieces`, one leaf that crosses from one stretch of guest RAM to another
-// and takes several. Then only `iova` and `bytes` of `mapping` count. Such a leaf is mapped with
-// all its pieces or not at all.
-struct Addition {
-    HostMapping mapping;
-    bool in_pieces = false;
-
-    [[nodiscard]] Iova end() const { return mapping.iova + mapping.bytes; }
-};
-
 struct Delta {
     static constexpr std::size_t kCapacity = 1024;
     // Nothing is gained by gathering more additions than this, and they would fall out of the CPU's
     // first cache; removals are worth gathering, since they may become one call.
     static constexpr std::size_t kAdditionsAlone = 256;
 
-    Delta() {
-        removals.reserve(kCapacity);
-        additions.reserve(kCapacity);
-    }
+    Delta() { removals.reserve(kCapacity); }
     [[nodiscard]] bool empty() const { return removals.empty() && additions.empty(); }
     [[nodiscard]] bool full() const {
-        return removals.size() == kCapacity ||
-               additions.size() == (removals.empty() ? kAdditionsAlone : kCapacity);
+        return removals.size() == kCapacity || room_for_additions() == 0;
+    }
+    [[nodiscard]] std::size_t room_for_additions() const {
+        const std::size_t capacity = removals.empty() ? kAdditionsAlone : kCapacity;
+        return capacity - std::min(capacity, additions.size());
     }
     // Whether what goes at `iova` comes after all that is here already, in order and in time.
     [[nodiscard]] bool can_remove(Iova iova) const {
@@ -60,13 +52,24 @@ struct Delta {
     [[nodiscard]] bool can_add(Iova iova) const {
         return additions.empty() || additions.back().end() <= iova;
     }
+    // The addition that one more can be joined to.
+    [[nodiscard]] HostMapping* open_addition() {
+        const bool open =
+            !additions.empty() && (in_pieces.empty() || in_pieces.back() != additions.size() - 1);
+        return open ? &additions.back() : nullptr;
+    }
     void clear() {
         removals.clear();
         additions.clear();
+        in_pieces.clear();
     }
 
     std::vector<Removal> removals;
-    std::vector<Addition> additions;
+    // One map call each, but for leaves that cross from one stretch of guest RAM to another and
+    // take several calls. `in_pieces` has the indices of those, ascending; of them only `iova` and
+    // `bytes` count. Such a leaf is mapped with all its pieces or not at all.
+    FixedList<HostMapping, kCapacity> additions;
+    std::vector<std::size_t> in_pieces;
 };
 
 }  // namespace umbra::shadow

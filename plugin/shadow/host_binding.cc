@@ -147,29 +147,42 @@ HostResult HostBinding::unmap(Iova iova, std::uint64_t bytes) {
 }
 
 bool HostBinding::map(const HostMapping& mapping) {
-    ++tally_.counts.map_calls;
     const HostResult result = mapper_.map(mapping);
     if (!result.ok()) {
-        ++tally_.counts.map_failures;
-        limit_hit_ = limit_hit_ || result.error() == ENOSPC;
-        log_->report(Trouble::map_failed, range_of(mapping.iova, mapping.bytes), result.error());
+        not_mapped(mapping, result.error());
         return false;
     }
-    tally_.counts.bytes_mapped += mapping.bytes;
-    tally_.pinned += static_cast<std::int64_t>(mapping.bytes);
-    ++tally_.live;
-    if (!stuck_.empty()) {
-        // The host would have refused it if anything were left there.
-        trim_stuck(mapping.iova, mapping.bytes);
-    }
+    mapped({&mapping, 1});
     return true;
 }
 
-void HostBinding::execute(const Plan& plan, std::span<const Addition> additions) {
+void HostBinding::mapped(std::span<const HostMapping> mappings) {
+    std::uint64_t bytes = 0;
+    for (const HostMapping& mapping : mappings) {
+        bytes += mapping.bytes;
+    }
+    tally_.counts.map_calls += mappings.size();
+    tally_.counts.bytes_mapped += bytes;
+    tally_.pinned += static_cast<std::int64_t>(bytes);
+    tally_.live += static_cast<std::int64_t>(mappings.size());
+    // The host would have refused one if anything were left there.
+    for (std::size_t i = 0; i < mappings.size() && !stuck_.empty(); ++i) {
+        trim_stuck(mappings[i].iova, mappings[i].bytes);
+    }
+}
+
+void HostBinding::not_mapped(const HostMapping& mapping, int error) {
+    ++tally_.counts.map_calls;
+    ++tally_.counts.map_failures;
+    limit_hit_ = limit_hit_ || error == ENOSPC;
+    log_->report(Trouble::map_failed, range_of(mapping.iova, mapping.bytes), error);
+}
+
+void HostBinding::execute(const Plan& plan, const Delta& delta) {
     for (const UnmapCall& call : plan.calls()) {
         unmap_call(plan, call);
     }
-    map_additions(additions);
+    map_additions(delta);
     apply();
 }
 
@@ -223,19 +236,48 @@ void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
     stuck_.push_back(stuck);
 }
 
-void HostBinding::map_additions(std::span<const Addition> additions) {
-    for (const Addition& addition : additions) {
-        const HostMapping& mapping = addition.mapping;
-        if (limit_hit_ || failures_in_row_ >= kNewFailuresInRow) {
-            mark_missing(mapping.iova, mapping.bytes);
+bool HostBinding::gave_up() const {
+    return limit_hit_ || failures_in_row_ >= kNewFailuresInRow;
+}
+
+void HostBinding::map_additions(const Delta& delta) {
+    const std::span<const HostMapping> additions(delta.additions);
+    std::size_t done = 0;
+    for (const std::size_t index : delta.in_pieces) {
+        map_each(additions.subspan(done, index - done));
+        done = index + 1;
+        const HostMapping& leaf = additions[index];
+        if (gave_up()) {
+            mark_missing(leaf.iova, leaf.bytes);
             continue;
         }
-        const bool ok =
-            addition.in_pieces ? map_pieces(mirror_->leaf_at(mapping.iova)) : map(mapping);
+        const bool ok = map_pieces(mirror_->leaf_at(leaf.iova));
         if (!ok) {
-            mark_missing(mapping.iova, mapping.bytes);
+            mark_missing(leaf.iova, leaf.bytes);
         }
-        failures_in_row_ = ok ? 0 : failures_in_row_ + 1;
+        count_new(ok);
+    }
+    map_each(additions.subspan(done));
+}
+
+void HostBinding::map_each(std::span<const HostMapping> mappings) {
+    while (!mappings.empty() && !gave_up()) {
+        const MapProgress progress = mapper_.map_all(mappings);
+        mapped(mappings.first(progress.mapped));
+        if (progress.mapped != 0) {
+            count_new(true);
+        }
+        if (progress.result.ok()) {
+            return;
+        }
+        const HostMapping& failed = mappings[progress.mapped];
+        not_mapped(failed, progress.result.error());
+        mark_missing(failed.iova, failed.bytes);
+        count_new(false);
+        mappings = mappings.subspan(progress.mapped + 1);
+    }
+    for (const HostMapping& mapping : mappings) {
+        mark_missing(mapping.iova, mapping.bytes);
     }
 }
 

@@ -55,7 +55,7 @@ class HostBinding {
     // Carries a delta out. After many failures in a row, or one that says that the host takes no
     // more mappings, the rest is left missing without asking it: a limit that is hit by tens of
     // thousands of leaves must not cost as many calls.
-    void execute(const Plan& plan, std::span<const Addition> additions);
+    void execute(const Plan& plan, const Delta& delta);
 
     // Unmaps again what is stuck in `range`.
     void retry_unmaps(IovaRange range);
@@ -124,7 +124,15 @@ class HostBinding {
     void refused(const Plan& plan, const UnmapPart& part, int error);
     [[nodiscard]] HostResult unmap(Iova iova, std::uint64_t bytes);
     [[nodiscard]] bool map(const HostMapping& mapping);
-    void map_additions(std::span<const Addition> additions);
+    // The outcome of map calls.
+    void mapped(std::span<const HostMapping> mappings);
+    void not_mapped(const HostMapping& mapping, int error);
+    void map_additions(const Delta& delta);
+    // Each is mapped or missing afterwards.
+    void map_each(std::span<const HostMapping> mappings);
+    void count_new(bool ok) { failures_in_row_ = ok ? 0 : failures_in_row_ + 1; }
+    // The host takes no more, so that nothing is to be gained by asking for new ones.
+    [[nodiscard]] bool gave_up() const;
     void trim_stuck(Iova iova, std::uint64_t bytes);
 
     [[nodiscard]] bool missing_bit(LeafRef leaf) const;

@@ -10,8 +10,10 @@
 //   * an unmap range may contain any number of mappings, and holes.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <span>
 
 #include "plugin/vtd/types.h"
 
@@ -42,7 +44,15 @@ struct HostMapping {
     Gpa guest;
     Access access = Access::none;
 
+    [[nodiscard]] Iova end() const { return iova + bytes; }
+
     friend bool operator==(const HostMapping&, const HostMapping&) = default;
+};
+
+// How far a call for several mappings came.
+struct [[nodiscard]] MapProgress {
+    std::size_t mapped = 0;                     // from the first one on
+    HostResult result = HostResult::success();  // of the one after them, if there is one
 };
 
 // Threading: called only from the thread that drives the shadow (QEMU: with the big lock held).
@@ -52,6 +62,17 @@ class HostMapper {
 
     // On failure nothing of `mapping` is mapped.
     virtual HostResult map(const HostMapping& mapping) = 0;
+
+    // Maps in order until one fails; nothing of that one and of those after it is mapped. For
+    // mappers to whom a call costs more than what it does.
+    virtual MapProgress map_all(std::span<const HostMapping> mappings) {
+        for (std::size_t i = 0; i < mappings.size(); ++i) {
+            if (const HostResult result = map(mappings[i]); !result.ok()) {
+                return {i, result};
+            }
+        }
+        return {.mapped = mappings.size()};
+    }
 
     // Removes every mapping inside [iova, iova + bytes). Success if there is none. On failure any
     // part of them may be left; the shadow asks again later.

@@ -19,6 +19,11 @@ struct RamRun {
     HostAddress host;
     bool read_only = false;  // devices may read it only (ROM)
 
+    // Whether [guest, guest + length) lies in it as a whole.
+    [[nodiscard]] bool holds(Gpa guest, std::uint64_t length) const {
+        return guest >= first && length <= bytes && guest - first <= bytes - length;
+    }
+
     friend bool operator==(const RamRun&, const RamRun&) = default;
 };
 

@@ -32,15 +32,22 @@ class RamSnapshot {
     // The piece, if [guest, guest + bytes) lies in one run as a whole and allows some of `access`;
     // one of 0 bytes otherwise.
     [[nodiscard]] RamPiece whole(Gpa guest, std::uint64_t bytes, Access access) const {
-        const RamRun* run = find(guest);
-        if (run == nullptr || guest < run->first || bytes > run->bytes - (guest - run->first)) {
-            return {};
-        }
-        const Access allowed = allowed_in(*run, access);
+        const RamRun* run = run_around(guest, bytes);
+        const Access allowed = run != nullptr ? allowed_in(*run, access) : Access::none;
         if (allowed == Access::none) {
             return {};
         }
         return {0, bytes, run->host + (guest - run->first), allowed};
+    }
+
+    // The run in which [guest, guest + bytes) lies as a whole, or nullptr.
+    [[nodiscard]] const RamRun* run_around(Gpa guest, std::uint64_t bytes) const {
+        const RamRun* run = find(guest);
+        return run != nullptr && run->holds(guest, bytes) ? run : nullptr;
+    }
+    // What is left of `access` in `run`.
+    [[nodiscard]] static Access allowed_in(const RamRun& run, Access access) {
+        return run.read_only ? access & Access::read : access;
     }
 
     // Calls `visit(RamPiece)` for each piece of [guest, guest + bytes) that can be reached with
@@ -74,9 +81,6 @@ class RamSnapshot {
                                    Access access_b, Gpa guest, std::uint64_t bytes);
 
   private:
-    [[nodiscard]] static Access allowed_in(const RamRun& run, Access access) {
-        return run.read_only ? access & Access::read : access;
-    }
     [[nodiscard]] const RamRun* end() const { return runs_.data() + runs_.size(); }
 
     // The first run that ends above `guest`; nullptr if there is none. It may start above.

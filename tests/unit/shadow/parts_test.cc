@@ -11,9 +11,11 @@
 
 #include "plugin/host/ledger.h"
 #include "plugin/host/recorder.h"
+#include "plugin/shadow/bitmap.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/compare.h"
 #include "plugin/shadow/page_arena.h"
+#include "plugin/shadow/ram_map.h"
 #include "plugin/telemetry/histogram.h"
 
 namespace umbra::testing {
@@ -89,6 +91,30 @@ TEST(Comparison, ChoosesOne) {
     const shadow::CompareFunctions& chosen = shadow::compare_functions();
     EXPECT_EQ(shadow::compare_functions(chosen.name), &chosen);
     EXPECT_EQ(shadow::compare_functions("none"), nullptr);
+}
+
+TEST(EntryBitmap, SetsARange) {
+    for (unsigned first = 0; first < kEntriesPerTable; first += 13) {
+        for (unsigned last = first; last < kEntriesPerTable; last += 7) {
+            shadow::EntryBitmap bits;
+            bits.set(first, last);
+            for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+                ASSERT_EQ(bits.test(slot), slot >= first && slot <= last)
+                    << first << " to " << last;
+            }
+        }
+    }
+}
+
+TEST(RamRun, HoldsWhatLiesInIt) {
+    const shadow::RamRun run = {Gpa(0x10000), 0x4000, HostAddress(0x7f0000000000), false};
+    EXPECT_TRUE(run.holds(Gpa(0x10000), 0x4000));
+    EXPECT_TRUE(run.holds(Gpa(0x13000), 0x1000));
+    EXPECT_FALSE(run.holds(Gpa(0x13000), 0x2000));
+    EXPECT_FALSE(run.holds(Gpa(0xf000), 0x2000));
+    EXPECT_FALSE(run.holds(Gpa(0x14000), 0x1000));
+    EXPECT_FALSE(run.holds(Gpa(~std::uint64_t{0xfff}), 0x1000));
+    EXPECT_FALSE(run.holds(Gpa(0x10000), ~std::uint64_t{0}));
 }
 
 TEST(PageArena, HandsOutDistinctZeroedPages) {
