@@ -66,21 +66,36 @@ struct Samples {
     unsigned in_a_row = 1;
 };
 
-void measure_turn(const Case& benchmark, Subject& subject, Samples& samples) {
-    const Measurement step = benchmark.run(subject, samples.in_a_row);
+// What a memcmp of the leaf tables took, and its median in each turn.
+struct Comparison {
+    std::vector<double> times;
+    std::vector<double> medians;
+};
+
+// With `comparison`, a memcmp of the subject's leaf tables follows each operation, so that both
+// find the CPU's caches in the same state: full of what the other one read.
+void measure_turn(const Case& benchmark, Subject& subject, Samples& samples,
+                  Comparison* comparison) {
+    Measurement step;
+    std::vector<double> compared;
+    if (comparison == nullptr) {
+        step = benchmark.run(subject, samples.in_a_row);
+    } else {
+        for (unsigned i = 0; i < samples.in_a_row; i++) {
+            const Measurement one = benchmark.run(subject, 1);
+            step.times.insert(step.times.end(), one.times.begin(), one.times.end());
+            step.calls += one.calls / samples.in_a_row;
+            step.doorbells = one.doorbells;
+            compared.push_back(subject.compare_tables());
+        }
+        comparison->times.insert(comparison->times.end(), compared.begin(), compared.end());
+        comparison->medians.push_back(summarise(compared).median);
+    }
     const Floor floor = subject.floor();
     samples.times.insert(samples.times.end(), step.times.begin(), step.times.end());
     samples.medians.push_back(summarise(step.times).median);
     samples.floors.push_back(step.doorbells * floor.doorbell + step.calls * floor.notification);
     samples.calls.push_back(step.calls);
-}
-
-std::vector<double> compare_tables(Subject& subject, unsigned repetitions) {
-    std::vector<double> times;
-    for (unsigned i = 0; i < repetitions; i++) {
-        times.push_back(subject.compare_tables());
-    }
-    return times;
 }
 
 // Of numbers that belong together in pairs.
@@ -93,8 +108,8 @@ Summary summarise_ratio(const std::vector<double>& dividends, const std::vector<
 Result measure(const Case& benchmark, const Configuration& configuration, Subjects& subjects,
                const std::vector<Memory>& memories, const Options& options) {
     std::vector<Samples> samples(subjects.size());
-    std::vector<double> compare;
-    std::vector<double> compare_medians;  // of each turn
+    // Beside Umbra if it is there, else beside whatever is.
+    Comparison comparison;
     // One turn that does not count: caches, allocators and lazily made tables.
     for (std::size_t i = 0; i < subjects.size(); i++) {
         const Measurement first = benchmark.run(*subjects[i], 1);
@@ -108,18 +123,14 @@ Result measure(const Case& benchmark, const Configuration& configuration, Subjec
         for (std::size_t i = 0; i < subjects.size(); i++) {
             // Each goes first every other time.
             const std::size_t who = (i + turn) % subjects.size();
-            measure_turn(benchmark, *subjects[who], samples[who]);
-        }
-        if (benchmark.tables) {
-            const std::vector<double> times = compare_tables(*subjects.front(), benchmark.in_a_row);
-            compare.insert(compare.end(), times.begin(), times.end());
-            compare_medians.push_back(summarise(times).median);
+            const bool compares = benchmark.tables && who == subjects.size() - 1;
+            measure_turn(benchmark, *subjects[who], samples[who], compares ? &comparison : nullptr);
         }
     }
     Result result;
     result.name = benchmark.name;
     result.configuration = configuration;
-    result.compare = summarise(compare);
+    result.compare = summarise(comparison.times);
     for (std::size_t i = 0; i < subjects.size(); i++) {
         result.sides.push_back({.viommu = std::string(qtest::type_name(options.viommus[i])),
                                 .time = summarise(samples[i].times),
@@ -131,7 +142,7 @@ Result measure(const Case& benchmark, const Configuration& configuration, Subjec
         result.ratio = summarise_ratio(samples[0].medians, samples[1].medians);
     }
     if (options.viommus.back() == qtest::Viommu::umbra && benchmark.tables) {
-        result.by_compare = summarise_ratio(samples.back().medians, compare_medians);
+        result.by_compare = summarise_ratio(samples.back().medians, comparison.medians);
     }
     return result;
 }

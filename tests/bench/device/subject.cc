@@ -202,7 +202,6 @@ Measurement Subject::global_unchanged(unsigned repetitions) {
 Measurement Subject::unmap_scattered(unsigned repetitions) {
     const std::size_t count = std::min(kScattered, configuration_.pages / 2);
     Domain& domain = domains_.front();
-    std::mt19937 random(2);
     Measurement result;
     std::uint64_t calls = 0;
     for (unsigned i = 0; i < repetitions; i++) {
@@ -210,7 +209,7 @@ Measurement Subject::unmap_scattered(unsigned repetitions) {
         std::vector<std::size_t> picked;
         const std::size_t part = configuration_.pages / count;
         for (std::size_t k = 0; k < count; k++) {
-            picked.push_back(k * part + random() % part);
+            picked.push_back(k * part + random_() % part);
         }
         clear_traffic();
         for (const std::size_t page : picked) {
@@ -375,27 +374,28 @@ Memory Subject::memory() {
 }
 
 double Subject::compare_tables() {
-    qtest::SecondStage& table = domains_.front().table;
-    std::vector<std::byte> copy;
-    std::vector<Gpa> tables;
-    for (std::size_t i = 0; i < configuration_.pages; i += kEntriesPerTable) {
-        tables.push_back(table.entry(kStanding + i * kPageSize, 1));
-    }
-    copy.resize(tables.size() * kPageSize);
-    const auto page = [&](std::size_t i) {
-        return machine_.ram().subspan(tables[i].value(), kPageSize).data();
+    const auto page = [this](std::size_t i) {
+        return machine_.ram().subspan(leaf_tables_[i].value(), kPageSize).data();
     };
-    for (std::size_t i = 0; i < tables.size(); i++) {
-        std::memcpy(copy.data() + i * kPageSize, page(i), kPageSize);
+    if (leaf_tables_.empty()) {
+        qtest::SecondStage& table = domains_.front().table;
+        for (std::size_t i = 0; i < configuration_.pages; i += kEntriesPerTable) {
+            leaf_tables_.push_back(table.entry(kStanding + i * kPageSize, 1));
+        }
+        leaf_table_copies_.resize(leaf_tables_.size() * kPageSize);
+        for (std::size_t i = 0; i < leaf_tables_.size(); i++) {
+            std::memcpy(leaf_table_copies_.data() + i * kPageSize, page(i), kPageSize);
+        }
     }
     const auto start = std::chrono::steady_clock::now();
     std::size_t differences = 0;
-    for (std::size_t i = 0; i < tables.size(); i++) {
-        differences += std::memcmp(copy.data() + i * kPageSize, page(i), kPageSize) != 0;
+    for (std::size_t i = 0; i < leaf_tables_.size(); i++) {
+        const std::byte* copy = leaf_table_copies_.data() + i * kPageSize;
+        differences += std::memcmp(copy, page(i), kPageSize) != 0;
     }
     const auto end = std::chrono::steady_clock::now();
     if (differences != 0) {
-        throw std::runtime_error("tables changed while they were compared");
+        throw std::runtime_error("a case left the tables other than they were");
     }
     return std::chrono::duration<double, std::nano>(end - start).count();
 }

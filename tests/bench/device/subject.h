@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -82,6 +83,7 @@ class Subject {
     [[nodiscard]] Memory memory();
 
     // ns to compare the mapped leaf tables of the first domain with a copy, once, in this process.
+    // The copy is made by the first call; every case leaves the tables as it found them.
     [[nodiscard]] double compare_tables();
 
     // As QEMU reports it.
@@ -118,6 +120,9 @@ class Subject {
                                       unsigned repetitions, Batch batch = Batch::spread);
 
     Configuration configuration_;
+    std::mt19937 random_{2};        // which pages scattered unmaps take
+    std::vector<Gpa> leaf_tables_;  // of the first domain, once they are compared
+    std::vector<std::byte> leaf_table_copies_;
     qtest::QtestMachine machine_;
     qtest::ModelDriver driver_;
     std::vector<qtest::ProbeDriver> probes_;
