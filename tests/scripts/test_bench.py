@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 from umbra.bench import __main__ as bench
-from umbra.bench import aims, device, engine, publish, report, testbed
+from umbra.bench import aims, device, emulated, engine, publish, report, testbed
 from umbra.bench.figures import Spread, duration, significant, timed, times
 from umbra.errors import ExitCode, UserError
 
@@ -49,6 +49,13 @@ def testbed_run(viommu: str, workload="drain-256", unmaps=2048, operations=2048,
             "invalidations": {"iotlb_page": 2048, "iotlb_domain": domain, "iotlb_global": 0},
             "shadow": {"host_map_calls": 2048, "host_unmap_calls": unmaps},
             "host_iommu": {"iotlb_global": 0, "iotlb_domain": 0, "iotlb_page": 2048}}
+
+
+def emulated_turns(*iops: tuple[float, float], depth=1) -> list[dict]:
+    """What the peer's guest and Umbra's read a second, turn by turn."""
+    sides = (emulated.PEER, emulated.OWN)
+    return [{"viommu": viommu, "depth": depth, "turn": turn, "iops": value, "cpu_seconds_per_read": 1 / value}
+            for turn, pair in enumerate(iops) for viommu, value in zip(sides, pair, strict=True)]
 
 
 def engine_entry(name: str, time: float, family=0, instance=0, **more) -> dict:
@@ -140,7 +147,7 @@ class Only(unittest.TestCase):
     def test_levels_at_which_something_has_the_name(self):
         self.assertEqual(self.levels(), list(bench.LEVELS))
         self.assertEqual(self.levels("--only", "map-512-psi", "--only", "BM_Walk"), ["device", "engine"])
-        self.assertEqual(self.levels("--only", "d*"), list(bench.LEVELS))
+        self.assertEqual(self.levels("--only", "d*", "--only", "emulated-*"), list(bench.LEVELS))
         self.assertEqual(self.levels("--quick", "--only", "d*"), ["device", "engine"])
         # With all its arguments, with the first of them, and by a pattern across them.
         for pattern in ("BM_TranslateHit/pages:1/level:1", "BM_TranslateHit/pages:1", "*level:1"):
@@ -166,7 +173,7 @@ class Only(unittest.TestCase):
                                   env=os.environ | {"UMBRA_CACHE": str(cache), "QEMU_SOURCE": ""})
             self.assertFalse(cache.exists())
         self.assertEqual((done.returncode, done.stdout), (ExitCode.USAGE, ""), done.stderr)
-        self.assertEqual(done.stderr, "bench: --only nothing: nothing at level device or engine or testbed has such a "
+        self.assertEqual(done.stderr, "bench: --only nothing: no level of device, engine, testbed, emulated has such a "
                                       "name; bench --list tells the names.\n")
 
     def test_names_are_listed_without_a_build(self):
@@ -312,9 +319,10 @@ class Testbed(unittest.TestCase):
 
 
 class Aims(unittest.TestCase):
-    def verdicts(self, *entries: dict, runs=()) -> dict[str, bool]:
+    def verdicts(self, *entries: dict, runs=(), turns=()) -> dict[str, bool]:
         rows = device.rows(device_result(*entries))
-        return {verdict.what: verdict.met for verdict in aims.verdicts(rows, testbed.rows({"runs": list(runs)}))}
+        found = aims.verdicts(rows, testbed.rows({"runs": list(runs)}), emulated.rows({"runs": list(turns)}))
+        return {verdict.what: verdict.met for verdict in found}
 
     def test_ratio_and_memcmp(self):
         name = "dsi-unchanged, 65,536 pages, fragmented"
@@ -345,6 +353,33 @@ class Aims(unittest.TestCase):
         for unmaps, met in ((512, True), (513, False)):
             runs = [testbed_run("umbra", unmaps=unmaps), testbed_run("qemu-intel")]
             self.assertEqual(self.verdicts(runs=runs)[name], met)
+
+    def test_emulated_reads_are_as_many_as_the_peers(self):
+        name = "emulated-randread-4k-qd1: reads a second beside the peer's"
+        noisy = [(1000, 900), (1000, 950), (1000, 990), (1000, 1100)]
+        for turns, met in ((noisy, True), ([(1000, 900), (1100, 1000), (900, 850)], False), ([(1000, 1001)], True)):
+            self.assertEqual(self.verdicts(turns=emulated_turns(*turns))[name], met)
+
+
+class Emulated(unittest.TestCase):
+    def test_ratios_are_those_of_neighbours_in_time(self):
+        # A machine that gets slower: each turn has the same ratio.
+        [row] = emulated.rows({"runs": emulated_turns((1000, 1100), (500, 550), (100, 110))})
+        self.assertEqual((row.workload, row.peer_iops.median, row.own_iops.median),
+                         ("emulated-randread-4k-qd1", 500, 550))
+        for spread in (row.iops_ratio, row.cpu_ratio):
+            self.assertAlmostEqual(spread.median, 1.1)
+            self.assertAlmostEqual(spread.relative, 0.0)
+
+    def test_a_turn_that_one_of_them_lacks_does_not_count(self):
+        runs = emulated_turns((1000, 1100), (500, 550))
+        [row] = emulated.rows({"runs": runs[:3]})
+        self.assertEqual((row.peer_iops.median, row.own_iops.median), (1000, 1100))
+        self.assertEqual(emulated.rows({"runs": runs[:1]}), [])
+
+    def test_each_depth_is_a_row(self):
+        found = emulated.rows({"runs": emulated_turns((1000, 1100)) + emulated_turns((9000, 9900), depth=16)})
+        self.assertEqual([cells[0] for cells in emulated.table_rows(found)], list(emulated.WORKLOADS))
 
 
 class Report(unittest.TestCase):

@@ -255,12 +255,7 @@ class Session:
     def _host_for(self, cell: Cell, config: GuestConfig, rundir: Path) -> GuestHost:
         """The host of a cell's guest; `config` gets the device that the guest is to drive."""
         if cell.backend == "emulated":
-            config.kvm = kvm_runs_guests()
-            config.extra += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw",
-                             "-device", "nvme,drive=disk,serial=UMBRA0,bus=pcie.0,addr=5"]
-            with open(rundir / "disk.raw", "wb") as disk:
-                disk.truncate(TestbedOptions.disk_bytes)
-            return LocalHost(rundir, self._testbed.qemu.binary)
+            return emulated_host(self._testbed, config, rundir)
         config.passthrough = [TestbedHost.DEVICES[0]]
         return self._testbed.host(rundir, f"vfio_iommu_type1.dma_entry_limit={ENTRY_LIMIT}")
 
@@ -302,6 +297,16 @@ class Session:
         partial = self.out / "result.json.partial"
         partial.write_text(json.dumps(self.result, indent=1) + "\n")
         partial.replace(self.out / "result.json")
+
+
+def emulated_host(testbed: Testbed, config: GuestConfig, rundir: Path) -> LocalHost:
+    """This machine as the host of a guest whose NVMe QEMU emulates; `config` gets that device."""
+    config.kvm = kvm_runs_guests()
+    config.extra += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw",
+                     "-device", "nvme,drive=disk,serial=UMBRA0,bus=pcie.0,addr=5"]
+    with open(rundir / "disk.raw", "wb") as disk:
+        disk.truncate(TestbedOptions.disk_bytes)
+    return LocalHost(rundir, testbed.qemu.binary)
 
 
 def machine() -> dict:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""bench: what invalidations cost beside QEMU's intel-iommu, at device level, engine level and in the testbed.
+"""bench: what invalidations cost beside QEMU's intel-iommu, level by level (see --help).
 
 One run is one report folder: result.json, the tables as text and Markdown, the plots, and the logs.
 """
@@ -14,19 +14,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umbra import command, measure, packages, plugin, products, progress
-from umbra.bench import device, engine, plots, publish, report, testbed
+from umbra.bench import device, emulated, engine, plots, publish, report, testbed
 from umbra.cache import write_atomically
 from umbra.errors import ExitCode, UserError
 from umbra.plugin import PluginOptions
 
 SCHEMA = 1
-LEVELS = ("device", "engine", "testbed")
+LEVELS = ("device", "engine", "testbed", "emulated")
 QUICK_LEVELS = ("device", "engine")
 
 EPILOG = """\
-device:  a QEMU without a guest, a probe in it that listens as VFIO would; both vIOMMUs take turns
-engine:  the comparison and the other parts without QEMU, beside memcmp of the same bytes
-testbed: a Linux guest with an NVMe by real VFIO, type1 and iommufd
+device:   a QEMU without a guest, a probe in it that listens as VFIO would; both vIOMMUs take turns
+engine:   the comparison and the other parts without QEMU, beside memcmp of the same bytes
+testbed:  a Linux guest with an NVMe by real VFIO, type1 and iommufd
+emulated: two Linux guests with an NVMe that QEMU emulates, one behind each vIOMMU; they take turns
 
 Example: scripts/bench --quick
          scripts/bench --level device --only 'map-512-*' --only unmap-512-psi
@@ -72,7 +73,7 @@ def chosen_levels(options: argparse.Namespace) -> list[str]:
 def names() -> dict[str, Sequence[str]]:
     """What there is to measure, by level."""
     return {"device": device.CASES, "engine": engine.BENCHMARKS,
-            "testbed": [work.name for work in testbed.workloads()]}
+            "testbed": [work.name for work in testbed.workloads()], "emulated": emulated.WORKLOADS}
 
 
 def levels_with_work(options: argparse.Namespace) -> list[str]:
@@ -84,8 +85,8 @@ def levels_with_work(options: argparse.Namespace) -> list[str]:
     for pattern in options.only:
         at = {level for level in levels if any(_fits(name, pattern) for name in known[level])}
         if not at:
-            raise UserError(ExitCode.USAGE, f"--only {pattern}: nothing at level {' or '.join(levels)} has such a "
-                            "name; bench --list tells the names.")
+            raise UserError(ExitCode.USAGE, f"--only {pattern}: no level of {', '.join(levels)} has such a name; "
+                            "bench --list tells the names.")
         found |= at
     return [level for level in levels if level in found]
 
@@ -141,6 +142,11 @@ class Bench:
         result, failures = testbed.run(options.quick, options.only, options.repeat, out, options)
         self.failures += failures
         return result
+
+    def _emulated(self, out: Path) -> dict:
+        options = self._options
+        build = products.BuildOptions(offline=options.offline, update=options.update)
+        return emulated.run(options.only, options.repeat, out, build)
 
 
 def _save(result: dict, out: Path) -> None:

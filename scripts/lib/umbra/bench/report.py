@@ -2,7 +2,7 @@
 """A benchmark's result as tables, for a terminal or as Markdown."""
 
 from umbra import table
-from umbra.bench import aims, device, engine, testbed
+from umbra.bench import aims, device, emulated, engine, testbed
 
 _LONG = 60  # rows
 
@@ -13,8 +13,9 @@ def sections(result: dict) -> list[tuple[str, list[str], list[list[str]], int]]:
     device_rows = device.rows(levels["device"]) if "device" in levels else []
     engine_rows = engine.rows(levels["engine"]) if "engine" in levels else []
     testbed_rows = testbed.rows(levels["testbed"]) if "testbed" in levels else []
+    emulated_rows = emulated.rows(levels["emulated"]) if "emulated" in levels else []
     found = [
-        ("Aims", aims.HEADER, aims.table_rows(aims.verdicts(device_rows, testbed_rows)), 1),
+        ("Aims", aims.HEADER, aims.table_rows(aims.verdicts(device_rows, testbed_rows, emulated_rows)), 1),
         ("Device level: one device, and how far from the limit", device.LIMIT_HEADER,
          device.limit_rows(device_rows), device.LIMIT_TEXT_COLUMNS),
         ("Device level: time of one operation", device.HEADER, device.table_rows(device_rows),
@@ -24,6 +25,7 @@ def sections(result: dict) -> list[tuple[str, list[str], list[list[str]], int]]:
          engine.compare_rows(engine_rows), 1),
         ("Engine level: parts", engine.HEADER, engine.table_rows(engine_rows), 1),
         ("Testbed: real VFIO", testbed.HEADER, testbed.table_rows(testbed_rows), testbed.TEXT_COLUMNS),
+        ("Emulated NVMe, without VFIO", emulated.HEADER, emulated.table_rows(emulated_rows), 1),
     ]
     return [section for section in found if section[2]]
 

@@ -115,6 +115,10 @@ class LocalHost(GuestHost):
     def guest_exit_status(self) -> int | None:
         return self._child.exit_status() if self._child else None
 
+    def guest_cpu_seconds(self) -> float:
+        """What the guest's QEMU has taken so far, while it runs."""
+        return self._child.cpu_seconds()
+
     def stop_guest(self) -> None:
         if self._child:
             self._child.stop()

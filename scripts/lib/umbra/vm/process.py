@@ -2,6 +2,7 @@
 """Child processes that never outlive us, whatever way we end."""
 
 import ctypes
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -29,6 +30,12 @@ class Child:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def cpu_seconds(self) -> float:
+        """User and system time that it has taken so far; it has not ended."""
+        # After the name in parentheses, which can hold anything: utime and stime are fields 14 and 15 of all.
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def exit_status(self) -> int | None:
         """None while it runs; negative: the signal that ended it."""
