@@ -12,6 +12,8 @@ from umbra.kernel import PROJECT
 from umbra.qemu import QemuOptions, QemuProduct
 
 BUILD = PROJECT / "build" / "release"
+# Debian's, by name: with ccache installed, the build environment's PATH finds its wrappers.
+_COMPILERS = {"C": "gcc", "CXX": "g++"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,10 +52,10 @@ def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequenc
             "UMBRA_SANITIZE": "ON" if options.sanitize else "OFF",
         }
         _drop_foreign_cache(options.build)
-        # Debian's compilers by name: with ccache installed, the build environment's PATH finds its wrappers.
+        definitions |= {f"CMAKE_{name}_COMPILER": compiler for name, compiler in _COMPILERS.items()}
         progress.run(f"Configuring {options.build.name}",
-                     ["cmake", "-S", PROJECT, "-B", options.build, "-G", "Ninja", "-DCMAKE_C_COMPILER=gcc",
-                      "-DCMAKE_CXX_COMPILER=g++", *(f"-D{name}={value}" for name, value in definitions.items())],
+                     ["cmake", "-S", PROJECT, "-B", options.build, "-G", "Ninja",
+                      *(f"-D{name}={value}" for name, value in definitions.items())],
                      log, env=environment(), keep_open=[descriptor])
         progress.run(f"Building {options.build.name}",
                      ["cmake", "--build", options.build, f"-j{jobs()}", "--target", *targets], log, env=environment(),
@@ -61,13 +63,16 @@ def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequenc
 
 
 def _drop_foreign_cache(folder: Path) -> None:
-    """CMake refuses a build folder that was made for another place or generator; such a one starts afresh."""
+    """CMake refuses a build folder that was made for another place or generator; and told to use another compiler, it
+    configures anew and forgets all else that it was told. Such a folder starts afresh."""
     memory = folder / "CMakeCache.txt"
     if not memory.exists():
         return
-    text = memory.read_text(errors="replace")
-    if (f"CMAKE_HOME_DIRECTORY:INTERNAL={PROJECT}\n" not in text or "CMAKE_GENERATOR:INTERNAL=Ninja\n" not in text
-            or f"CMAKE_CACHEFILE_DIR:INTERNAL={folder}\n" not in text):
+    # Lines are NAME:TYPE=VALUE.
+    known = {line.partition(":")[0]: line.partition("=")[2] for line in memory.read_text(errors="replace").splitlines()}
+    wanted = {"CMAKE_HOME_DIRECTORY": str(PROJECT), "CMAKE_GENERATOR": "Ninja", "CMAKE_CACHEFILE_DIR": str(folder)}
+    if any(known.get(name) != value for name, value in wanted.items()) or any(
+            Path(known.get(f"CMAKE_{name}_COMPILER", "")).name != compiler for name, compiler in _COMPILERS.items()):
         cache.remove(folder)
 
 

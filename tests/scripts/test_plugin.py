@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Build folders of the plugin: which are gone on with, and which start afresh."""
+
+import tempfile
+import unittest
+from pathlib import Path
+
+from umbra import plugin
+
+
+class BuildFolder(unittest.TestCase):
+    def setUp(self):
+        temporary = tempfile.TemporaryDirectory()
+        self.addCleanup(temporary.cleanup)
+        self.folder = Path(temporary.name) / "build"
+        self.folder.mkdir()
+
+    def survives(self, **changed: str) -> bool:
+        """Whether a folder does with these lines in its cache, for what an earlier build has there."""
+        lines = {"CMAKE_HOME_DIRECTORY:INTERNAL": str(plugin.PROJECT), "CMAKE_GENERATOR:INTERNAL": "Ninja",
+                 "CMAKE_CACHEFILE_DIR:INTERNAL": str(self.folder), "CMAKE_C_COMPILER:STRING": "/usr/lib/ccache/gcc",
+                 "CMAKE_CXX_COMPILER:STRING": "/usr/bin/g++"} | {
+                     name.replace("__", ":"): value for name, value in changed.items()}
+        text = "# a comment\n\n" + "".join(f"{name}={value}\n" for name, value in lines.items())
+        (self.folder / "CMakeCache.txt").write_text(text)
+        plugin._drop_foreign_cache(self.folder)
+        return self.folder.exists()
+
+    def test_that_of_an_earlier_build_is_gone_on_with(self):
+        self.assertTrue(self.survives())
+
+    def test_an_empty_one_is_left_alone(self):
+        plugin._drop_foreign_cache(self.folder)
+        self.assertTrue(self.folder.exists())
+
+    def test_another_tree_starts_afresh(self):
+        self.assertFalse(self.survives(CMAKE_HOME_DIRECTORY__INTERNAL="/elsewhere"))
+
+    def test_another_generator_starts_afresh(self):
+        self.assertFalse(self.survives(CMAKE_GENERATOR__INTERNAL="Unix Makefiles"))
+
+    def test_a_copied_folder_starts_afresh(self):
+        self.assertFalse(self.survives(CMAKE_CACHEFILE_DIR__INTERNAL="/elsewhere/build"))
+
+    def test_another_compiler_starts_afresh(self):
+        # CMake would configure twice, and forget in between where QEMU is.
+        self.assertFalse(self.survives(CMAKE_C_COMPILER__STRING="/usr/bin/cc"))
+
+    def test_another_compiler_for_cpp_starts_afresh(self):
+        self.assertFalse(self.survives(CMAKE_CXX_COMPILER__STRING="/usr/bin/clang++"))
+
+
+if __name__ == "__main__":
+    unittest.main()
