@@ -165,10 +165,14 @@ bool AddressSpace::walk(SyncJob& job) {
     bool in_time = true;
     while (in_time && job.walk_range < ranges_.size()) {
         const IovaRange left = {job.cursor, std::min(ranges_[job.walk_range].last, root.last())};
+        concerned_ = left;
         if (root.copy != nullptr && left.first <= left.last) {
             in_time = sync_table(root, left);
         }
-        if (!in_time && cursor_ <= left.last) {
+        if (concerned_ != left) {
+            ranges_.widen(job.walk_range, concerned_);
+        }
+        if (!in_time && cursor_ <= concerned_.last) {
             job.cursor = cursor_;
         } else if (++job.walk_range < ranges_.size()) {
             job.cursor = ranges_[job.walk_range].first;
@@ -256,6 +260,9 @@ bool AddressSpace::time_is_up(Iova done) {
 
 bool AddressSpace::sync_table(Table& table, IovaRange range) {
     const std::uint64_t* guest = table.guest != nullptr ? table.guest : kNothing.data();
+    if (table.access_changed) [[unlikely]] {
+        apply_access(table, guest);
+    }
     const unsigned first = level_index(range.first, table.level);
     const unsigned last = level_index(range.last, table.level);
     const bool whole = first == 0 && last == kEntriesPerTable - 1;
@@ -552,6 +559,9 @@ bool AddressSpace::change_entry(Table& table, unsigned slot, std::uint64_t value
                 return true;
             }
             ++tally_.resizes;
+            // All of the leaf is gone, so all that is there now has to come, whatever was named.
+            range = {table.entry_iova(slot), table.entry_iova(slot) + (table.entry_bytes() - 1)};
+            concerned_ = RangeList::hull(concerned_, range);
         }
         remove_leaf(table, slot, old);
     }
@@ -580,8 +590,46 @@ bool AddressSpace::change_table(Table& child, const DecodedEntry& entry, IovaRan
         child.guest = mirror_.guest_page(entry.address);
     }
     const Access access = entry.access & child.parent->access;
-    return access != child.access ? change_access(child, access, range)
-                                  : sync_table(child, clip(child, range));
+    const IovaRange covered = {child.base, child.last()};
+    if (access == child.access && !child.access_changed) {
+        return sync_table(child, clip(child, range));
+    }
+    mark_access_changed(child);
+    concerned_ = RangeList::hull(concerned_, covered);
+    return sync_table(child, covered);
+}
+
+void AddressSpace::mark_access_changed(Table& table) {
+    table.access_changed = true;
+    if (table.children != nullptr) {
+        for (Table* child : table.children->list) {
+            mark_access_changed(*child);
+        }
+    }
+}
+
+void AddressSpace::apply_access(Table& table, const std::uint64_t* guest) {
+    const Access before = table.access;
+    const Access after = decoded(*table.parent, table.slot).access & table.parent->access;
+    table.access_changed = false;
+    for (unsigned slot = 0; slot < kEntriesPerTable && after != before; ++slot) {
+        const DecodedEntry old = decoded(table, slot);
+        if (old.kind != Kind::leaf) {
+            continue;
+        }
+        const std::uint64_t value = load(guest + slot);
+        const DecodedEntry entry = mirror_.format().decode(table.level, value);
+        if (entry.kind == Kind::leaf && entry.address == old.address &&
+            same_on_host(old.access & before, entry.access & after, old.address,
+                         table.entry_bytes())) {
+            table.copy[slot] = value;
+            continue;
+        }
+        tally_.resizes += entry.kind == Kind::table ? 1 : 0;
+        remove_leaf(table, slot, old);
+        flush_if_full();
+    }
+    table.access = after;
 }
 
 bool AddressSpace::add_table(Table& table, unsigned slot, std::uint64_t value,
@@ -693,44 +741,6 @@ void AddressSpace::remove_leaves_at_once(Table& table) {
     tally_.pages_unmapped += removal.mapped_bytes >> kPageShift;
     table.leaves = 0;
     push_removal(removal);
-}
-
-bool AddressSpace::change_access(Table& table, Access access, IovaRange range) {
-    const Access before = table.access;
-    bool in_time = !time_up_;
-    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
-        // The new access concerns the whole table, so all of it is done; entries outside of the
-        // range, and those that there is no time for, stay as they are otherwise.
-        const Iova iova = table.entry_iova(slot);
-        const bool look = in_time && table.guest != nullptr &&
-                          range.overlaps({iova, iova + (table.entry_bytes() - 1)});
-        const std::uint64_t value = look ? load(table.guest + slot) : table.copy[slot];
-        const DecodedEntry entry = mirror_.format().decode(table.level, value);
-        const DecodedEntry old = mirror_.format().decode(table.level, table.copy[slot]);
-        table.access = access;
-        if (Table* child = table.child(slot); child != nullptr && value == table.copy[slot]) {
-            in_time = change_access(*child, entry.access & access, range) && in_time;
-            continue;
-        }
-        if (old.kind == Kind::leaf) {
-            if (entry.kind == Kind::leaf && entry.address == old.address &&
-                same_on_host(old.access & before, entry.access & access, old.address,
-                             table.entry_bytes())) {
-                table.copy[slot] = value;
-                continue;
-            }
-            tally_.resizes += entry.kind == Kind::table ? 1 : 0;
-            table.access = before;
-            remove_leaf(table, slot, old);
-            table.access = access;
-        }
-        if (value != table.copy[slot]) {
-            in_time = change_entry(table, slot, value, range) && in_time;
-        }
-        flush_if_full();
-    }
-    table.access = access;
-    return in_time;
 }
 
 // ---- The same translation in leaves of another size ----

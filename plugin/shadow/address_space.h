@@ -152,8 +152,13 @@ class AddressSpace {
     // Entry `slot` has become `value`.
     [[nodiscard]] bool change_entry(Table& table, unsigned slot, std::uint64_t value,
                                     IovaRange range);
-    // The entry that leads to `child` leads to another page, or grants another access.
+    // The entry that leads to `child` leads to another page, or grants another access. The latter
+    // concerns all below it, and is carried out table by table as the walk comes to each.
     [[nodiscard]] bool change_table(Table& child, const vtd::DecodedEntry& entry, IovaRange range);
+    static void mark_access_changed(Table& table);
+    // Takes away the leaves that are mapped otherwise than what the guest has in their place now.
+    // The comparison that follows finds those that come.
+    void apply_access(Table& table, const std::uint64_t* guest);
     // Entry `slot`, empty so far, has become a table or a leaf.
     [[nodiscard]] bool add_table(Table& table, unsigned slot, std::uint64_t value,
                                  const vtd::DecodedEntry& entry, IovaRange range);
@@ -171,8 +176,6 @@ class AddressSpace {
     // entry that leads to it as well.
     [[nodiscard]] bool remove_table(Table& table);
     void remove_leaves_at_once(Table& table);
-    // The entries above grant another access, to the whole table. In `range` it is compared too.
-    [[nodiscard]] bool change_access(Table& table, Access access, IovaRange range);
     [[nodiscard]] bool time_is_up(Iova done);
 
     // ---- The same translation in leaves of another size ----
@@ -235,7 +238,8 @@ class AddressSpace {
     std::vector<HostBinding*> bindings_;
     telemetry::DomainShadowCounters counters_;
     RangeList waiting_;
-    RangeList ranges_;  // of the job that has begun
+    RangeList ranges_;     // of the job that has begun
+    IovaRange concerned_;  // the one under way, and what turned out to belong to it
 
     std::uint64_t leaves_ = 0;
     // Leaves that are not in one stretch of RAM as a whole.

@@ -170,15 +170,6 @@ class Manager::Implementation {
         run_unless_batched();
     }
 
-    void context_domain(DomainId domain) {
-        update_contexts([domain](const Member& member, const DeviceContext& context) {
-            // A device without a valid entry has what the specification (6.5.2.1) caches under
-            // domain 0.
-            return member.context.domain == domain || context.domain == domain;
-        });
-        run_unless_batched();
-    }
-
     void context_device(SourceId source, unsigned function_mask) {
         // FM: 1 ignores function bit 2, 2 ignores bits 2:1, 3 ignores all three.
         constexpr std::uint16_t kIgnored[] = {0, 0b100, 0b110, 0b111};
@@ -486,8 +477,11 @@ void Manager::context_global() {
     implementation_->context_global();
 }
 
-void Manager::context_domain(DomainId domain) {
-    implementation_->context_domain(domain);
+// Concerns devices that were in the domain, pass-through ones included, and those whose entries
+// were cached under domain 0 because they are not valid (specification 6.5.2.1). A look at all
+// costs little, and those that it does not concern are as they were.
+void Manager::context_domain(DomainId /*domain*/) {
+    implementation_->context_global();
 }
 
 void Manager::context_device(DomainId /*domain*/, SourceId source, unsigned function_mask) {

@@ -44,7 +44,9 @@ struct alignas(64) Table {
     std::uint16_t leaves = 0;            // leaf entries in `copy`
     std::uint16_t slot = 0;              // in the parent
     std::uint8_t level = 0;
-    Access access = Access::none;  // what the entries above grant together
+    Access access =
+        Access::none;             // what the entries above grant together, as its leaves are mapped
+    bool access_changed = false;  // they grant something else by now; a sync has yet to follow
 
     Table* parent = nullptr;
     Gpa address;  // of the guest's page

@@ -36,6 +36,8 @@ class RangeList {
             ranges_.assign(1, IovaRange::everything());
         }
     }
+    // Makes one reach further, into its neighbours as may be.
+    void widen(std::size_t index, IovaRange with) { ranges_[index] = hull(ranges_[index], with); }
     void normalise() {
         if (ranges_.size() < 2) {
             return;
@@ -55,14 +57,15 @@ class RangeList {
         ranges_.resize(last + 1);
     }
 
+    static IovaRange hull(IovaRange a, IovaRange b) {
+        return {std::min(a.first, b.first), std::max(a.last, b.last)};
+    }
+
   private:
     // Whether nothing lies between the two.
     static bool touch(IovaRange a, IovaRange b) {
         return !(a.first > b.last && a.first - b.last > 1) &&
                !(b.first > a.last && b.first - a.last > 1);
-    }
-    static IovaRange hull(IovaRange a, IovaRange b) {
-        return {std::min(a.first, b.first), std::max(a.last, b.last)};
     }
 
     std::vector<IovaRange> ranges_;
