@@ -123,6 +123,7 @@ class UnitObserver final : public vtd::InvalidationObserver {
     }
     void batch_end() override { manager_.batch_end(); }
     [[nodiscard]] bool caught_up() const override { return manager_.caught_up(); }
+    [[nodiscard]] bool has_time() const override { return manager_.has_time(); }
 
   private:
     static UmbraScope scope(UmbraScopeKind kind, DomainId domain = {}) {

@@ -163,6 +163,7 @@ class Manager::Implementation {
         ++counters_.sync.syncs[static_cast<std::size_t>(SyncTrigger::context)];
         latency.host_ns.record(total);
         latency.total_ns.record(total);
+        held_ns_ = held_ns_.value_or(0) + total;
     }
 
     void context_global() {
@@ -222,7 +223,11 @@ class Manager::Implementation {
         if (batches_++ == 0) {
             held_ns_.reset();
             slice_used_ns_ = 0;
+            batch_start_ns_ = options_.slice_ns == 0 ? 0 : unit_.clock.now_ns();
         }
+    }
+    [[nodiscard]] bool has_time() const {
+        return options_.slice_ns == 0 || unit_.clock.now_ns() - batch_start_ns_ < options_.slice_ns;
     }
     void batch_end() {
         if (batches_ > 0 && --batches_ == 0) {
@@ -436,6 +441,7 @@ class Manager::Implementation {
     unsigned batches_ = 0;
     std::optional<std::uint64_t> held_ns_;  // spent on jobs since the batch began, if on any
     std::uint64_t slice_used_ns_ = 0;       // of the slice under way
+    std::uint64_t batch_start_ns_ = 0;
 
     std::map<DomainKey, std::unique_ptr<AddressSpace>> spaces_;
     std::vector<std::unique_ptr<Member>> members_;
@@ -530,6 +536,10 @@ void Manager::barrier() {
 
 bool Manager::caught_up() const {
     return implementation_->caught_up();
+}
+
+bool Manager::has_time() const {
+    return implementation_->has_time();
 }
 
 void Manager::batch_end() {

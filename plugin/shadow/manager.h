@@ -90,6 +90,8 @@ class Manager final : public vtd::InvalidationObserver {
     void batch_end() override;
     // False while there is work left. Somebody has to call vtd::Unit::resume() then, now and then.
     [[nodiscard]] bool caught_up() const override;
+    // False when the batch under way has taken a slice, whoever took it.
+    [[nodiscard]] bool has_time() const override;
 
     // Does work that was put off, for a slice (Options::slice_ns) and never much longer, and
     // returns whether all is done.

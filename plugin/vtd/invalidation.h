@@ -52,6 +52,8 @@ class Invalidator {
     void batch_end();
     // barrier(), once: whether the observer has caught up then.
     [[nodiscard]] bool settled();
+    // The observer's function of the same name.
+    [[nodiscard]] bool has_time() const { return observer_ == nullptr || observer_->has_time(); }
     // barrier() until the observer has caught up.
     void settle();
 

@@ -17,6 +17,20 @@ std::uint64_t queue_bytes(const RegisterFile& registers) {
                          spec::invalidation_queue::kSize);
 }
 
+// How much descriptors do, in cheap ones, and after how much the time is looked at.
+constexpr unsigned kLook = 32;
+unsigned weight(const DecodedDescriptor& decoded) {
+    if (std::holds_alternative<WaitRequest>(decoded)) {
+        return kLook / 8;
+    }
+    const auto* request = std::get_if<InvalidationRequest>(&decoded);
+    const bool of_iotlb = request != nullptr && (request->kind == InvalidationKind::iotlb_global ||
+                                                 request->kind == InvalidationKind::iotlb_domain ||
+                                                 request->kind == InvalidationKind::iotlb_page);
+    // The others can change a device's view of memory, or interrupt routes.
+    return of_iotlb ? 1 : kLook;
+}
+
 }  // namespace
 
 InvalidationQueue::InvalidationQueue(const Capabilities& capabilities, Parts parts)
@@ -46,11 +60,18 @@ bool InvalidationQueue::may_fetch() const {
 void InvalidationQueue::fetch_all() {
     const std::uint64_t size = queue_bytes(parts_.registers);
     std::uint64_t budget = size / sizeof(spec::Descriptor);
+    unsigned done = 0;
     // Head, tail and state are looked at anew each time: an interrupt whose address leads to the
     // unit's own registers may have changed them.
     while (budget-- > 0 && may_fetch()) {
         const std::uint64_t head = parts_.registers.get64(offset::kInvalidationQueueHead);
         const std::uint64_t tail = parts_.registers.get64(offset::kInvalidationQueueTail);
+        if (done >= kLook) {
+            done = 0;
+            if (!parts_.invalidator.has_time()) {
+                return;
+            }
+        }
         // Both must lie in the queue. The head is outside if software made the queue smaller while
         // it was on.
         const DecodedDescriptor decoded =
@@ -67,6 +88,7 @@ void InvalidationQueue::fetch_all() {
         }
         parts_.registers.set64(offset::kInvalidationQueueHead,
                                (head + sizeof(spec::Descriptor)) % size);
+        done += weight(decoded);
         if (const auto* request = std::get_if<InvalidationRequest>(&decoded)) {
             parts_.invalidator.apply(*request, InvalidationPath::queue);
         } else if (const auto* wait = std::get_if<WaitRequest>(&decoded)) {

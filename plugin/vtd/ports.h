@@ -71,6 +71,11 @@ class InvalidationObserver {
     // next wait descriptor and commands by register do not complete, and Unit::resume() goes on.
     // Reset and restore call `barrier` until it is true.
     [[nodiscard]] virtual bool caught_up() const { return true; }
+
+    // Whether the batch under way may take more. While this is false the queue leaves what is in it
+    // there, and Unit::resume() goes on: a queue has room for 32,768 descriptors, and some kinds
+    // make the platform do a lot. Asked every so many descriptors.
+    [[nodiscard]] virtual bool has_time() const { return true; }
 };
 
 }  // namespace umbra::vtd

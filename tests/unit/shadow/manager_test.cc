@@ -574,6 +574,25 @@ TEST(Slices, AllWaitsOfABatchHaveOneTogether) {
     machine.manager.remove_device(device);
 }
 
+TEST(Slices, ABatchHasTimeForASliceWhateverTakesIt) {
+    FakeMachine machine({.slice_ns = 5'000'000});
+    machine.clock.step = 1'000'000;
+    for (unsigned batch = 0; batch < 3; ++batch) {
+        machine.manager.batch_begin();
+        unsigned looks = 0;
+        while (machine.manager.has_time()) {
+            ASSERT_LT(++looks, 10U);
+        }
+        EXPECT_EQ(looks, 4U);
+        machine.manager.batch_end();
+    }
+    FakeMachine without({.slice_ns = 0});
+    without.clock.step = 1'000'000'000;
+    without.manager.batch_begin();
+    EXPECT_TRUE(without.manager.has_time());
+    without.manager.batch_end();
+}
+
 TEST(Slices, DomainThatDisappearsTakesItsWorkAlong) {
     FakeMachine machine;
     GuestTables tables(machine);

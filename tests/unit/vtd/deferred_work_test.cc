@@ -3,6 +3,9 @@
 // An observer that needs several turns for its work: the guest waits for it, and nothing else does.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "tests/unit/vtd/unit_fixture.h"
 
 namespace umbra::vtd::testing {
@@ -19,7 +22,9 @@ class SlowObserver final : public FakeObserver {
         }
     }
     [[nodiscard]] bool caught_up() const override { return turns_left == 0; }
+    [[nodiscard]] bool has_time() const override { return looks_left > 0 && looks_left-- > 0; }
     unsigned turns_left = 0;
+    mutable unsigned looks_left = 1000;
 };
 
 class DeferredWork : public UnitFixture {
@@ -62,6 +67,33 @@ TEST_F(DeferredWork, QueueStopsBeforeTheWaitAndGoesOn) {
     EXPECT_EQ(journal, expected);
     unit->resume();
     EXPECT_EQ(journal, expected) << "nothing is left to do";
+}
+
+TEST_F(DeferredWork, WithoutTimeTheQueueKeepsWhatIsInIt) {
+    // Each of these can make the platform rearrange a device's memory.
+    std::vector<Quads> descriptors(100, context_global());
+    descriptors.push_back(wait_status(kStatus, 0xaa));
+    slow.looks_left = 10;
+    submit(descriptors);
+    EXPECT_EQ(head(), 11U);
+    EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0U);
+    EXPECT_TRUE(unit->has_work());
+    unsigned turns = 0;
+    while (unit->has_work()) {
+        slow.looks_left = 10;
+        unit->resume();
+        ASSERT_LT(++turns, 100U);
+    }
+    EXPECT_GT(turns, 5U);
+    EXPECT_EQ(head(), 101U);
+    EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0xaaU);
+    EXPECT_EQ(std::count(journal.begin(), journal.end(), "context_global"), 100);
+}
+
+TEST_F(DeferredWork, TimeIsLookedAtNowAndThenOnlyForWhatIsCheap) {
+    slow.looks_left = 3;
+    submit(std::vector<Quads>(200, iotlb_domain(1)));
+    EXPECT_EQ(head(), 128U);
 }
 
 TEST_F(DeferredWork, MoreDescriptorsComeMeanwhile) {

@@ -68,7 +68,7 @@ void UnitFixture::put(std::uint64_t slot, Quads descriptor) {
     memory.store(kQueue + slot * 16, descriptor);
 }
 
-void UnitFixture::submit(std::initializer_list<Quads> descriptors) {
+void UnitFixture::submit(const std::vector<Quads>& descriptors) {
     for (const Quads& descriptor : descriptors) {
         put(submitted_ % queue_slots_, descriptor);
         ++submitted_;

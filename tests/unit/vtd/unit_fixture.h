@@ -8,8 +8,8 @@
 #include <gtest/gtest.h>
 
 #include <cstdint>
-#include <initializer_list>
 #include <memory>
+#include <vector>
 
 #include "plugin/vtd/unit.h"
 #include "tests/unit/fakes/fake_guest_memory.h"
@@ -131,7 +131,7 @@ class UnitFixture : public ::testing::Test {
     void set_tail(std::uint64_t slot) { write64(kIqt, slot << 4); }
     [[nodiscard]] std::uint64_t head() const { return read64(kIqh) >> 4; }
     // Puts descriptors after those that were submitted before, wrapping, and moves the tail.
-    void submit(std::initializer_list<Quads> descriptors);
+    void submit(const std::vector<Quads>& descriptors);
 
     // Descriptors.
     static Quads context_global() { return {0x1 | 1 << 4, 0}; }
