@@ -3,6 +3,9 @@
 // Follows the guest's memory map and keeps the unit's table of guest RAM equal to it. A replaced
 // table is freed, and the memory that only it names released, after an RCU grace period.
 //
+// Of memory with a RamDiscardManager (virtio-mem) only the blocks that are plugged count as RAM, as
+// for QEMU's own VFIO code: the host would have to find memory for the others, to pin it.
+//
 // All functions need the big lock.
 #ifndef UMBRA_QEMU_RAM_LISTENER_H
 #define UMBRA_QEMU_RAM_LISTENER_H
@@ -13,9 +16,10 @@
 typedef struct UmbraRamListener {
     MemoryListener listener;
     UmbraUnit* unit;
-    GArray* sections;          /* of MemoryRegionSection, each holding a reference to its region */
+    GPtrArray* sections;       /* of RamSection (ram_listener.c) */
     GPtrArray* regions_in_use; /* regions that the table now in force names, referenced */
-    bool changed;
+    bool changed;              /* since the last commit of the memory map */
+    bool section_changing;
 } UmbraRamListener;
 
 /* Begins to follow. `unit` outlives the listener. */

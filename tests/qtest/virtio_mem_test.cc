@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Memory that comes and goes in blocks (virtio-mem). What the guest has not plugged must not take
+// host memory, and mapping it for a device would pin it.
+#include <array>
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "plugin/probe/registers.h"
+#include "tests/qtest/viommu_test.h"
+
+namespace umbra::qtest {
+namespace {
+
+constexpr Iova kIova(0x4000'0000);
+constexpr SourceId kMemoryDevice(0, 7 << 3);
+constexpr Gpa kMemory(0x1'4000'0000);
+constexpr std::uint64_t kBlock = std::uint64_t{2} << 20;
+
+using Mappings = std::vector<LiveMapping>;
+
+LiveMapping mapping(Iova iova, Gpa target, std::uint64_t size) {
+    return {.iova = iova, .size = size, .target = target, .permissions = 3};
+}
+
+// The guest's part of virtio-mem over PCI (Virtual I/O Device specification 1.2, 4.1 and 5.15), as
+// far as plugging and unplugging needs it.
+class MemoryDriver {
+  public:
+    enum Request : std::uint16_t { plug = 0, unplug = 1, unplug_all = 2 };
+
+    // `bar` is where the device's registers go, `ring` four pages of guest RAM.
+    MemoryDriver(QtestMachine& machine, std::uint64_t bar, Gpa ring)
+        : machine_(machine), ring_(ring) {
+        constexpr unsigned kBar4 = 0x20;
+        machine.config_write32(kMemoryDevice, kBar4, static_cast<std::uint32_t>(bar));
+        machine.config_write32(kMemoryDevice, kBar4 + 4, 0);
+        machine.config_write16(kMemoryDevice, 0x04, 0x6);
+        find_registers(bar);
+
+        write8(kStatus, 0);
+        write8(kStatus, kAcknowledge | kDriver);
+        machine.write32(common_ + kFeatureSelect, 0);
+        machine.write32(common_ + kFeatures, 1u << 1);  // unplugged memory is not accessed
+        machine.write32(common_ + kFeatureSelect, 1);
+        machine.write32(common_ + kFeatures, 1u << 0);  // version 1
+        write8(kStatus, kAcknowledge | kDriver | kFeaturesOk);
+        write16(kQueueSelect, 0);
+        write16(kQueueSize, 4);
+        write_address(kQueueDescriptors, ring);
+        write_address(kQueueAvailable, available());
+        write_address(kQueueUsed, used());
+        write16(kQueueEnable, 1);
+        std::array<std::byte, 2> offset{};
+        machine.read_bytes(common_ + kQueueNotifyOffset, offset);
+        notify_ += std::uint64_t{std::to_integer<unsigned>(offset[0])} * notify_multiplier_;
+        write8(kStatus, kAcknowledge | kDriver | kFeaturesOk | kDriverOk);
+    }
+
+    // True if the device acknowledged it.
+    [[nodiscard]] bool request(Request type, Gpa address = {}, std::uint16_t blocks = 0) {
+        constexpr std::uint16_t kNext = 1;
+        constexpr std::uint16_t kWrite = 2;
+        machine_.store64(message(), type);
+        machine_.store64(message() + 8, address.value());
+        machine_.store64(message() + 16, blocks);
+        machine_.store64(message() + 24, 0xffff);
+        set_descriptor(0, message(), 24, kNext);
+        set_descriptor(1, message() + 24, 16, kWrite);
+        // Flags, index and the ring's four entries, all of them the chain that begins at 0.
+        ++sent_;
+        machine_.store64(available() + 4, 0);
+        machine_.store64(available(), std::uint64_t{sent_} << 16);
+        machine_.write32(notify_, 0);
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+        while ((machine_.load64(used()) >> 16 & 0xffff) != sent_) {
+            if (std::chrono::steady_clock::now() >= deadline) {
+                throw TransportError("virtio-mem does not answer");
+            }
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
+        }
+        return (machine_.load64(message() + 24) & 0xffff) == 0;
+    }
+
+  private:
+    enum Register : std::uint32_t {
+        kFeatureSelect = 8,
+        kFeatures = 12,
+        kStatus = 20,
+        kQueueSelect = 22,
+        kQueueSize = 24,
+        kQueueEnable = 28,
+        kQueueNotifyOffset = 30,
+        kQueueDescriptors = 32,
+        kQueueAvailable = 40,
+        kQueueUsed = 48,
+    };
+    enum Status : std::uint8_t {
+        kAcknowledge = 1,
+        kDriver = 2,
+        kDriverOk = 4,
+        kFeaturesOk = 8,
+    };
+
+    void find_registers(std::uint64_t bar) {
+        constexpr unsigned kVendorCapability = 0x09;
+        unsigned offset = machine_.config_read32(kMemoryDevice, 0x34) & 0xfc;
+        while (offset != 0) {
+            const std::uint32_t header = machine_.config_read32(kMemoryDevice, offset);
+            if ((header & 0xff) == kVendorCapability) {
+                const std::uint64_t at = bar + machine_.config_read32(kMemoryDevice, offset + 8);
+                if (header >> 24 == 1) {
+                    common_ = at;
+                } else if (header >> 24 == 2) {
+                    notify_ = at;
+                    notify_multiplier_ = machine_.config_read32(kMemoryDevice, offset + 16);
+                }
+            }
+            offset = header >> 8 & 0xfc;
+        }
+        if (common_ == 0 || notify_ == 0) {
+            throw TransportError("no virtio-mem at its place");
+        }
+    }
+
+    void write8(std::uint32_t offset, unsigned value) {
+        machine_.write_bytes(common_ + offset, std::array{std::byte(value)});
+    }
+    void write16(std::uint32_t offset, std::uint16_t value) {
+        machine_.write_bytes(common_ + offset, std::array{std::byte(value), std::byte(value >> 8)});
+    }
+    void write_address(std::uint32_t offset, Gpa value) {
+        machine_.write32(common_ + offset, static_cast<std::uint32_t>(value.value()));
+        machine_.write32(common_ + offset + 4, static_cast<std::uint32_t>(value.value() >> 32));
+    }
+    void set_descriptor(unsigned index, Gpa address, std::uint32_t length, std::uint16_t flags) {
+        machine_.store64(ring_ + std::uint64_t{index} * 16, address.value());
+        machine_.store64(ring_ + std::uint64_t{index} * 16 + 8,
+                         length | std::uint64_t{flags} << 32 | std::uint64_t{index + 1} << 48);
+    }
+    [[nodiscard]] Gpa available() const { return ring_ + kPageSize; }
+    [[nodiscard]] Gpa used() const { return ring_ + 2 * kPageSize; }
+    [[nodiscard]] Gpa message() const { return ring_ + 3 * kPageSize; }
+
+    QtestMachine& machine_;
+    Gpa ring_;
+    std::uint64_t common_ = 0;
+    std::uint64_t notify_ = 0;
+    std::uint32_t notify_multiplier_ = 0;
+    std::uint16_t sent_ = 0;
+};
+
+// The parameter is more of the memory device's properties.
+class VirtioMem : public QemuTest, public ::testing::WithParamInterface<const char*> {
+  protected:
+    static MachineOptions options() {
+        MachineOptions options{.viommu = Viommu::umbra};
+        options.arguments = {"-m",
+                             "512M,maxmem=4G",
+                             "-object",
+                             "memory-backend-ram,id=m,size=1G",
+                             "-device",
+                             std::string("virtio-mem-pci,id=memory,memdev=m,addr=7,block-size=2M,"
+                                         "requested-size=0,memaddr=0x140000000") +
+                                 GetParam()};
+        return options;
+    }
+
+    // kProbe listens in kDomain; translation is on, nothing mapped and nothing plugged.
+    struct Listening {
+        Listening() : rig(options(), ",listen=on"), table(rig.driver.new_table()) {
+            rig.driver.attach(kProbe, table, kDomain);
+            rig.driver.enable_translation();
+        }
+
+        void request_size(std::uint64_t bytes) {
+            rig.machine.qmp_ok(R"({"execute": "qom-set", "arguments": {)"
+                               R"("path": "/machine/peripheral/memory",)"
+                               R"("property": "requested-size", "value": )" +
+                               std::to_string(bytes) + "}}");
+        }
+        [[nodiscard]] Mappings live() { return joined(rig.probe.live_mappings()); }
+        [[nodiscard]] std::int64_t not_ram() {
+            return rig.machine
+                .property("/machine/peripheral/viommu", "statistics")["shadow"]["not-ram"]
+                .integer();
+        }
+        void expect_verified() {
+            const Json verified = rig.machine.property("/machine/peripheral/viommu", "verify");
+            EXPECT_EQ(verified["errors"].integer(), 0);
+            EXPECT_TRUE(verified["complete"].boolean());
+        }
+
+        Rig rig;
+        SecondStage table;
+    };
+};
+INSTANTIATE_TEST_SUITE_P(On, VirtioMem, ::testing::Values("", ",dynamic-memslots=on"),
+                         [](const auto& info) { return info.index == 0 ? "whole" : "memslots"; });
+
+TEST_P(VirtioMem, WhatIsNotPluggedIsNotMapped) {
+    Listening on;
+    on.table.map(kIova, kMemory);
+    ASSERT_TRUE(on.rig.driver.submit(Descriptor::iotlb_pages(kDomain, kIova, 0)));
+    EXPECT_TRUE(on.live().empty());
+    EXPECT_EQ(on.not_ram(), 1);
+    on.expect_verified();
+}
+
+TEST_P(VirtioMem, TablesAreNotReadWhereNothingIsPlugged) {
+    Listening on;
+    on.rig.driver.contexts().set(kSecondProbe,
+                                 {.table = kMemory, .levels = 4, .domain = kOtherDomain});
+    ASSERT_TRUE(on.rig.driver.submit(Descriptor::context_device(kOtherDomain, kSecondProbe)));
+    EXPECT_EQ(on.rig.second.store(kIova, 1), DmaResult::fault);
+    const std::vector<Fault> faults = on.rig.driver.take_faults();
+    ASSERT_EQ(faults.size(), 1u);
+    EXPECT_EQ(faults[0].reason, vtd::Reason::context_invalid);
+}
+
+TEST_P(VirtioMem, MappingsComeAndGoWithTheBlocks) {
+    Listening on;
+    MemoryDriver memory(on.rig.machine, probe_bar(2), on.rig.driver.pages().allocate(4));
+    on.request_size(4 * kBlock);
+    // The last page of one block, all of the next two, the first page of the one after.
+    const std::uint64_t pages = 2 * kBlock / kPageSize + 2;
+    const Gpa first = kMemory + (kBlock - kPageSize);
+    on.table.map_pages(kIova, first, pages);
+    ASSERT_TRUE(on.rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
+    EXPECT_TRUE(on.live().empty());
+
+    // Nobody invalidates anything from here on.
+    ASSERT_TRUE(memory.request(MemoryDriver::plug, kMemory + kBlock, 1));
+    EXPECT_EQ(on.live(), Mappings{mapping(kIova + kPageSize, kMemory + kBlock, kBlock)});
+    on.rig.machine.write64(kMemory.value() + kBlock, 0x55);
+    EXPECT_EQ(on.rig.probe.load(kIova + kPageSize), 0x55u);
+
+    ASSERT_TRUE(memory.request(MemoryDriver::plug, kMemory, 1));
+    ASSERT_TRUE(memory.request(MemoryDriver::plug, kMemory + 2 * kBlock, 2));
+    EXPECT_EQ(on.live(), Mappings{mapping(kIova, first, pages * kPageSize)});
+    on.expect_verified();
+
+    ASSERT_TRUE(memory.request(MemoryDriver::unplug, kMemory + kBlock, 1));
+    const Mappings around = {
+        mapping(kIova, first, kPageSize),
+        mapping(kIova + (kPageSize + kBlock), kMemory + 2 * kBlock, kBlock + kPageSize)};
+    EXPECT_EQ(on.live(), around);
+    on.expect_verified();
+
+    ASSERT_TRUE(memory.request(MemoryDriver::unplug_all));
+    EXPECT_TRUE(on.live().empty());
+    on.expect_verified();
+    EXPECT_EQ(on.rig.probe.get(UMBRA_PROBE_REFUSED_OVERLAP), 0u);
+    EXPECT_EQ(on.rig.probe.get(UMBRA_PROBE_REFUSED_BISECT), 0u);
+    EXPECT_EQ(on.rig.probe.get(UMBRA_PROBE_REFUSED_TARGET), 0u);
+
+    // In reverse, so that a stretch grows at its front as well.
+    for (std::uint64_t block = 4; block-- > 0;) {
+        ASSERT_TRUE(memory.request(MemoryDriver::plug, kMemory + block * kBlock, 1));
+    }
+    EXPECT_EQ(on.live(), Mappings{mapping(kIova, first, pages * kPageSize)});
+    on.expect_verified();
+    // A reset unplugs everything.
+    on.rig.machine.system_reset();
+    EXPECT_TRUE(on.rig.machine.runs());
+}
+
+}  // namespace
+}  // namespace umbra::qtest
