@@ -17,7 +17,7 @@ enum { PRIORITY_MEMORY = 0, PRIORITY_WINDOW = 1 };
 #define SMALLEST_PAGE_MASK UINT64_C(0xfff)
 
 uint16_t umbra_device_space_source(const UmbraDeviceSpace* space) {
-    return (uint16_t)(qatomic_read(space->bus_number) << 8 | space->devfn);
+    return (uint16_t)(qatomic_read(qatomic_read(&space->bus_number)) << 8 | space->devfn);
 }
 
 /* ---- Interrupt window ---- */
@@ -207,6 +207,7 @@ static UmbraView wanted_view(const UmbraDeviceSpace* space) {
 }
 
 void umbra_device_space_update(UmbraDeviceSpace* space) {
+    space->fixed_bus_number = qatomic_read(space->bus_number);
     space->view = wanted_view(space);
 
     memory_region_transaction_begin();
@@ -293,9 +294,9 @@ static void space_release(struct rcu_head* rcu) {
 }
 
 void umbra_device_space_delete(UmbraDeviceSpace* space) {
-    umbra_shadow_port_detach_all(space);
-    space->fixed_bus_number = qatomic_read(space->bus_number);
+    /* The bridge's configuration space is gone already. */
     qatomic_set(&space->bus_number, &space->fixed_bus_number);
+    umbra_shadow_port_detach_all(space);
 
     memory_region_transaction_begin();
     memory_region_del_subregion(&space->root, &space->window);

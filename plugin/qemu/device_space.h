@@ -58,9 +58,9 @@ struct UmbraDeviceSpace {
     PCIBus* bus; /* NULL: the I/O APIC, which is on no bus and is never translated */
     uint8_t devfn;
     /* Where the guest's number of `bus` stands: configuration space of its bridge, or
-     * fixed_bus_number for a root bus. */
+     * fixed_bus_number for a root bus and for one whose bridge is gone. */
     const uint8_t* bus_number;
-    uint8_t fixed_bus_number;
+    uint8_t fixed_bus_number; /* as of the last update */
 
     AddressSpace address_space;
     MemoryRegion root;
@@ -91,7 +91,8 @@ UmbraDeviceSpace* umbra_device_space_new(Object* owner, UmbraSpaceContext* conte
 /* A space for the platform's own messages, from the fixed `source`. */
 UmbraDeviceSpace* umbra_platform_space_new(Object* owner, UmbraSpaceContext* context,
                                            uint16_t source);
-/* Takes the space apart; it is freed after a grace period. No device uses it any more. */
+/* Takes the space apart; it is freed after a grace period. No device uses it any more, and its
+ * bridge may be in parts. */
 void umbra_device_space_delete(UmbraDeviceSpace* space);
 
 /* True if the shadow tells whoever listens what is mapped and what no longer is. */

@@ -326,5 +326,47 @@ TEST_P(Lifecycle, ProbesComeAndGo) {
     EXPECT_TRUE(rig.machine.runs());
 }
 
+// The bridge takes its bus along, whose number the unit read from the bridge's registers.
+TEST_P(Lifecycle, BridgeGoesWithTheProbeBehindIt) {
+    MachineOptions with_bridge = options();
+    with_bridge.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+                             "-device", "pcie-root-port,id=root-port,chassis=1,addr=8",
+                             "-device", "pcie-pci-bridge,id=bridge,bus=root-port",
+                             "-device", "umbra-probe,bus=bridge,addr=1,listen=on"};
+    Rig rig(with_bridge);
+    constexpr SourceId kPort(0, 8 << 3);
+    constexpr SourceId kBridge(1, 0);
+    constexpr SourceId kBehind(2, 1 << 3);
+    rig.machine.config_write32(kPort, 0x18, 0x0002'0100);
+    rig.machine.config_write32(kPort, 0x20, 0xe100'e100);
+    rig.machine.config_write16(kPort, 0x04, 0x6);
+    rig.machine.config_write32(kBridge, 0x18, 0x0002'0201);
+    rig.machine.config_write32(kBridge, 0x20, 0xe100'e100);
+    rig.machine.config_write16(kBridge, 0x04, 0x6);
+    ProbeDriver behind(rig.machine, kBehind, 0xe100'0000);
+    SecondStage table = rig.driver.new_table();
+    table.map(kIova, kData);
+    // A conventional bus behind a bridge has one requester id.
+    rig.driver.attach(SourceId(2, 0), table, kDomain);
+    rig.driver.attach(kProbe, table, kDomain);
+    rig.driver.enable_translation();
+    EXPECT_EQ(behind.store(kIova, 1), DmaResult::ok);
+    EXPECT_EQ(behind.live_mappings().size(), 1u);
+
+    rig.machine.qmp_ok(R"({"execute": "device_del", "arguments": {"id": "bridge"}})");
+    const unsigned slot_control = rig.machine.find_capability(kPort, 0x10) + 0x18;
+    rig.machine.config_write16(kPort, slot_control, 0x0700);
+    ASSERT_EQ(rig.machine.config_read32(kBridge, 0), 0xffff'ffffu);
+
+    // Everything that goes through all devices.
+    table.map(kIova + kPageSize, kData);
+    const std::array<Descriptor, 2> all = {Descriptor::context_global(),
+                                           Descriptor::iotlb_global()};
+    EXPECT_TRUE(rig.driver.submit(all));
+    EXPECT_EQ(rig.probe.store(kIova + kPageSize, 2), DmaResult::ok);
+    rig.driver.disable_translation();
+    EXPECT_TRUE(rig.machine.runs());
+}
+
 }  // namespace
 }  // namespace umbra::qtest
