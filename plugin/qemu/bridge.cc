@@ -360,6 +360,10 @@ void umbra_shadow_remove(UmbraUnit* unit, UmbraShadowDevice* device) noexcept {
     unit->manager.remove_device(*owned);
 }
 
+void umbra_shadow_settle(UmbraUnit* unit) noexcept {
+    unit->manager.settle();
+}
+
 void umbra_shadow_replay(UmbraUnit* unit, UmbraShadowDevice* device) noexcept {
     unit->manager.replay(*device);
 }

@@ -229,6 +229,9 @@ typedef struct UmbraShadowDevice UmbraShadowDevice;
 UmbraShadowDevice* umbra_shadow_add(UmbraUnit* unit, const UmbraHostPort* port) UMBRA_NOEXCEPT;
 /* Unmaps everything of the device and forgets it. [BQL] */
 void umbra_shadow_remove(UmbraUnit* unit, UmbraShadowDevice* device) UMBRA_NOEXCEPT;
+/* Does all work that is left over now, unless the caller is told of an invalidation: then what was
+ * left over is done before the guest sees that completed. [BQL] */
+void umbra_shadow_settle(UmbraUnit* unit) UMBRA_NOEXCEPT;
 /* Maps everything again, for a port that holds nothing any more. [BQL] */
 void umbra_shadow_replay(UmbraUnit* unit, UmbraShadowDevice* device) UMBRA_NOEXCEPT;
 

@@ -75,6 +75,7 @@ struct UmbraDeviceSpace {
     UmbraShadowDevice* shadow; /* by notifiers; NULL: nobody wants mappings */
     UmbraDmaMode shadow_mode;  /* with containers: decides the view */
     IOMMUNotifier* replay_target;
+    IOMMUNotifier* newcomer; /* not yet told of anything, and about to be told of all */
     bool listeners_muted;
 
     struct rcu_head rcu;

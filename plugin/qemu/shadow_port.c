@@ -107,7 +107,9 @@ static size_t notifiers_map(void* opaque, const UmbraMapping* mappings, size_t c
         notify_maps(space->replay_target, mappings, count);
     } else if (!space->listeners_muted) {
         IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
-            notify_maps(notifier, mappings, count);
+            if (notifier != space->newcomer) {
+                notify_maps(notifier, mappings, count);
+            }
         }
     }
     /* Muted: a listener is told of what there was before it by a replay, which every one asks for.
@@ -263,6 +265,12 @@ void umbra_shadow_port_replay(UmbraDeviceSpace* space, IOMMUNotifier* notifier) 
     if (space->shadow == NULL) {
         return;
     }
+    /* What is left over of the guest's invalidations concerns the listeners that there are. It
+     * would reach only the new one if the replay came to it. */
+    space->newcomer = notifier;
+    umbra_shadow_settle(space->context->unit);
+    space->newcomer = NULL;
+
     space->replay_target = notifier;
     umbra_shadow_replay(space->context->unit, space->shadow);
     space->replay_target = NULL;

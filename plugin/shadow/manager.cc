@@ -112,6 +112,8 @@ class Manager::Implementation {
         run_unless_batched();
     }
 
+    void settle() { run_unless_batched(); }
+
     void ram_changed() {
         for (auto& [key, space] : spaces_) {
             add_job(*space, {.trigger = SyncTrigger::memory, .walk = false});
@@ -473,6 +475,10 @@ void Manager::remove_device(Device& device) {
 
 void Manager::replay(Device& device) {
     implementation_->replay(device);
+}
+
+void Manager::settle() {
+    implementation_->settle();
 }
 
 void Manager::ram_changed() {

@@ -67,6 +67,9 @@ class Manager final : public vtd::InvalidationObserver {
     // stays as it was invalidated last.
     void replay(Device& device);
 
+    // Does all that was put off, at once. Within a batch nothing: its barrier does it.
+    void settle();
+
     // The RamMap has another generation: what lies elsewhere now is mapped anew, at once. Without
     // this call it happens with the next sync of each domain, which suffices if the old host memory
     // stays where it was until then.

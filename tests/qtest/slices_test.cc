@@ -193,5 +193,48 @@ TEST_F(Slices, TranslationIsOnWhenEverythingIsMapped) {
     expect_verified();
 }
 
+// Both are behind one conventional bridge, so the unit cannot tell them apart, and one is told of
+// what is mapped while work for the other is left over.
+TEST(SharedBridge, ListenerThatComesMeanwhileTakesNothingFromTheOther) {
+    if (const std::string problem = Environment::get().problem(); !problem.empty()) {
+        GTEST_SKIP() << problem;
+    }
+    MachineOptions options = short_slices();
+    options.arguments = {"-device", "pcie-pci-bridge,id=bridge,addr=8",
+                         "-device", "umbra-probe,bus=bridge,addr=1,listen=on",
+                         "-device", "umbra-probe,bus=bridge,addr=2,listen=on"};
+    Rig rig(options);
+    constexpr SourceId kBridge(0, 8 << 3);
+    rig.machine.config_write32(kBridge, 0x18, 0x0001'0100);
+    rig.machine.config_write32(kBridge, 0x20, 0xe100'e100);
+    rig.machine.config_write16(kBridge, 0x04, 0x6);
+    ProbeDriver first(rig.machine, SourceId(1, 1 << 3), 0xe100'0000);
+    ProbeDriver second(rig.machine, SourceId(1, 2 << 3), 0xe100'2000);
+    SecondStage table = rig.driver.new_table();
+    rig.driver.attach(SourceId(1, 0), table, kDomain);
+    rig.driver.enable_translation();
+    for (std::size_t i = 0; i < kPages; i++) {
+        table.map(kIova + 2 * i * kPageSize, kData + i % 1024 * kPageSize);
+    }
+    ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
+    ASSERT_EQ(first.live_mappings().size(), kPages);
+    ASSERT_EQ(second.live_mappings().size(), kPages);
+
+    table.unmap_pages(kIova, 2 * kPages);
+    const Iova late = kIova + std::uint64_t{2 * kPages + 8} * kPageSize;
+    table.map(late, kData);
+    second.clear_counters();
+    rig.driver.enqueue(Descriptor::iotlb_domain(kDomain));
+    rig.driver.ring();
+    second.listen(false);
+    second.listen(true);
+    ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
+    const std::vector<LiveMapping> expected = {
+        {.iova = late, .size = kPageSize, .target = kData, .permissions = 3}};
+    EXPECT_EQ(joined(first.live_mappings()), expected);
+    EXPECT_EQ(joined(second.live_mappings()), expected);
+    EXPECT_EQ(second.get(UMBRA_PROBE_REFUSED_OVERLAP), 0u);
+}
+
 }  // namespace
 }  // namespace umbra::qtest
