@@ -19,6 +19,7 @@
 #include "plugin/qemu/dmar_table.h"
 #include "plugin/qemu/interrupts.h"
 #include "plugin/qemu/irqchip_option.h"
+#include "plugin/qemu/map_listeners.h"
 #include "plugin/qemu/ram_listener.h"
 #include "plugin/qemu/shadow_port.h"
 #include "plugin/qemu/stats_output.h"
@@ -266,6 +267,18 @@ static void device_unrealized(DeviceListener* listener, DeviceState* device) {
             umbra_device_space_delete(space);
         }
     }
+}
+
+/* Asked about every device that the command line or the monitor is about to make. None is hidden;
+ * this is where one can be refused. */
+static bool refuse_map_listener(DeviceListener* listener, const QDict* options, bool from_json,
+                                Error** errp) {
+    const UmbraViommu* self = container_of(listener, UmbraViommu, device_listener);
+
+    if (!self->caching_mode) {
+        umbra_check_options_without_caching_mode(options, errp);
+    }
+    return false;
 }
 
 /* ---- What the unit tells the platform ---- */
@@ -536,7 +549,7 @@ static void run_state_changed(void* opaque, bool running, RunState state) {
 
 /* The DMAR table says that everything is behind the unit, and a guest would set up translations for
  * devices that do not use them. */
-static void check_host_bridges(Notifier* notifier, void* unused) {
+static void check_host_bridges(void) {
     PCIBus* root_bus = PC_MACHINE(qdev_get_machine())->pcibus;
     PCIBus* bus;
 
@@ -557,6 +570,21 @@ static void check_host_bridges(Notifier* notifier, void* unused) {
     }
 }
 
+/* Devices that no option of their own made what they are, but -global or a default. */
+static void check_map_listeners(const UmbraViommu* self) {
+    Error* error = NULL;
+
+    if (!self->caching_mode && !umbra_check_devices_without_caching_mode(&error)) {
+        error_report_err(error);
+        exit(EXIT_FAILURE);
+    }
+}
+
+static void check_when_complete(Notifier* notifier, void* unused) {
+    check_host_bridges();
+    check_map_listeners(container_of(notifier, UmbraViommu, machine_done));
+}
+
 static void connect_devices(UmbraViommu* self, const UmbraUnitProperties* properties) {
     PCIBus* root_bus = PC_MACHINE(qdev_get_machine())->pcibus;
 
@@ -572,8 +600,9 @@ static void connect_devices(UmbraViommu* self, const UmbraUnitProperties* proper
 
     pci_setup_iommu(root_bus, &iommu_ops, self);
     self->device_listener.unrealize = device_unrealized;
+    self->device_listener.hide_device = refuse_map_listener;
     device_listener_register(&self->device_listener);
-    self->machine_done.notify = check_host_bridges;
+    self->machine_done.notify = check_when_complete;
     qemu_add_machine_init_done_notifier(&self->machine_done);
 }
 

@@ -84,6 +84,35 @@ TEST_F(CommandLine, KernelIrqchipThatDoesNotContradict) {
     EXPECT_NO_THROW(machine.qmp_ok(R"({"execute": "query-status"})"));
 }
 
+// Their DMA does not come through QEMU, so they have to know what the guest maps.
+TEST_F(CommandLine, MapListenersWithoutCachingMode) {
+    const std::vector<std::vector<std::string>> devices = {
+        {"-device", "vfio-pci,host=0000:ff:1f.7,id=passed"},
+        {"-device", "umbra-probe,listen=on,id=passed"},
+        {"-device", R"({"driver": "umbra-probe", "listen": true, "id": "passed"})"},
+        {"-global", "umbra-probe.listen=on", "-device", "umbra-probe,id=passed"},
+    };
+    for (const std::vector<std::string>& device : devices) {
+        MachineOptions options = umbra_with(",caching-mode=off");
+        options.arguments = device;
+        expect_refused(run_refused(options), {"'passed'", "caching-mode=off", "caching-mode=on"});
+    }
+}
+
+TEST_F(CommandLine, MapListenersPluggedWithoutCachingMode) {
+    MachineOptions options = umbra_with(",caching-mode=off");
+    options.arguments = {"-device", "pcie-root-port,id=root-port,chassis=1,addr=8", "-device",
+                         "umbra-probe,addr=5"};
+    QtestMachine machine(options);
+    const std::string refused = machine.qmp(
+        R"({"execute": "device_add", "arguments": {"driver": "umbra-probe", "id": "late",)"
+        R"( "bus": "root-port", "listen": true}})");
+    EXPECT_NE(refused.find("caching-mode=on"), std::string::npos) << refused;
+    machine.qmp_ok(
+        R"({"execute": "device_add", "arguments": {"driver": "umbra-probe", "id": "late",)"
+        R"( "bus": "root-port", "listen": false}})");
+}
+
 TEST_F(CommandLine, UnknownProperty) {
     expect_refused(run_refused(umbra_with(",nonsense=1")), {"nonsense"});
 }

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/qemu/compat.h"
+
+#include "plugin/qemu/map_listeners.h"
+
+#include "hw/qdev-core.h"
+#include "net/net.h"
+#include "plugin/probe/probe.h"
+#include "qapi/error.h"
+#include "qapi/util.h"
+#include "qobject/qbool.h"
+#include "qobject/qstring.h"
+
+/* A device, or what one is to be made of. */
+typedef struct Candidate {
+    ObjectClass* class;
+    Object* object;       /* NULL: it is to be made of */
+    const QDict* options; /* these */
+} Candidate;
+
+static bool has_type(const Candidate* candidate, const char* type) {
+    return object_class_dynamic_cast(candidate->class, type) != NULL;
+}
+
+static bool is_on(const Candidate* candidate, const char* property) {
+    const QObject* value;
+    const QString* text;
+    bool on = false;
+
+    if (candidate->object != NULL) {
+        return object_property_find(candidate->object, property) != NULL &&
+               object_property_get_bool(candidate->object, property, NULL);
+    }
+    /* -device in JSON and QMP have a boolean, -device in words has words. */
+    value = qdict_get(candidate->options, property);
+    text = qobject_to(QString, value);
+    if (text != NULL) {
+        return qapi_bool_parse(property, qstring_get_str(text), &on, NULL) && on;
+    }
+    return value != NULL && qobject_to(QBool, value) != NULL &&
+           qbool_get_bool(qobject_to(QBool, value));
+}
+
+static bool has_vdpa_backend(const Candidate* candidate) {
+    g_autofree char* netdev = NULL;
+    const NetClientState* client;
+
+    if (candidate->object == NULL) {
+        netdev = g_strdup(qdict_get_try_str(candidate->options, "netdev"));
+    } else if (object_property_find(candidate->object, "netdev") != NULL) {
+        netdev = object_property_get_str(candidate->object, "netdev", NULL);
+    }
+    client = netdev != NULL ? qemu_find_netdev(netdev) : NULL;
+    return client != NULL && client->info->type == NET_CLIENT_DRIVER_VHOST_VDPA;
+}
+
+static bool needs_maps(const Candidate* candidate) {
+    if (has_type(candidate, TYPE_UMBRA_PROBE)) {
+        return is_on(candidate, "listen");
+    }
+    /* The backend of a virtio device is behind the unit only if the device is. */
+    return has_type(candidate, "vfio-pci") || has_type(candidate, "vfio-user-pci") ||
+           ((has_type(candidate, "vhost-vdpa-device-pci-base") || has_vdpa_backend(candidate)) &&
+            is_on(candidate, "iommu_platform"));
+}
+
+static bool check(const Candidate* candidate, const char* id, Error** errp) {
+    if (!needs_maps(candidate)) {
+        return true;
+    }
+    error_setg(errp,
+               "device '%s' needs to know what the guest maps, and with caching-mode=off the guest "
+               "does not say: start umbra-viommu with caching-mode=on",
+               id != NULL && *id != '\0' ? id : object_class_get_name(candidate->class));
+    return false;
+}
+
+bool umbra_check_options_without_caching_mode(const QDict* options, Error** errp) {
+    const char* driver = qdict_get_try_str(options, "driver");
+    const Candidate candidate = {
+        .class = driver != NULL ? module_object_class_by_name(driver) : NULL,
+        .options = options,
+    };
+
+    return candidate.class == NULL || check(&candidate, qdict_get_try_str(options, "id"), errp);
+}
+
+static int check_child(Object* child, void* errp) {
+    const Candidate candidate = {.class = object_get_class(child), .object = child};
+
+    return object_dynamic_cast(child, TYPE_DEVICE) == NULL ||
+                   check(&candidate, DEVICE(child)->id, errp)
+               ? 0
+               : 1;
+}
+
+bool umbra_check_devices_without_caching_mode(Error** errp) {
+    return object_child_foreach_recursive(object_get_root(), check_child, errp) == 0;
+}
