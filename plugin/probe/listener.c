@@ -3,6 +3,7 @@
 
 #include "plugin/probe/listener.h"
 
+#include "plugin/probe/container.h"
 #include "qapi/error.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
@@ -11,39 +12,50 @@
 struct UmbraProbeRegion {
     QLIST_ENTRY(UmbraProbeRegion) next;
     struct UmbraProbeListener* listener;
-    IOMMUMemoryRegion* iommu;
-    hwaddr offset; /* IOVA = notified address + offset */
-    IOMMUNotifier notifier;
+    VFIOGuestIOMMU guest; /* in the list of the container, if there is one */
 };
 
-static void model_map(struct UmbraProbeListener* listener, const struct UmbraMapping* mapping) {
+static int model_map(struct UmbraProbeListener* listener, const struct UmbraMapping* mapping) {
     struct UmbraProbeCounters* counters = &listener->counters;
 
     switch (umbra_mapping_model_map(listener->model, mapping)) {
         case UMBRA_MAPPING_OVERLAP:
             counters->refused_overlap++;
-            break;
+            return -EEXIST;
         case UMBRA_MAPPING_LIMIT:
             counters->refused_limit++;
-            break;
+            return -ENOSPC;
         default:
             counters->live_peak =
                 MAX(counters->live_peak, umbra_mapping_model_count(listener->model));
-            break;
+            return 0;
     }
 }
 
-static void model_unmap(struct UmbraProbeListener* listener, uint64_t first, uint64_t last) {
+static int model_unmap(struct UmbraProbeListener* listener, uint64_t first, uint64_t last) {
     switch (umbra_mapping_model_unmap(listener->model, first, last)) {
         case UMBRA_MAPPING_BISECT:
             listener->counters.refused_bisect++;
-            break;
+            return -EINVAL;
         case UMBRA_MAPPING_EMPTY:
             listener->counters.empty_unmaps++;
-            break;
+            return 0;
         default:
-            break;
+            return 0;
     }
+}
+
+int umbra_probe_listener_map(struct UmbraProbeListener* listener,
+                             const struct UmbraMapping* mapping) {
+    listener->counters.maps++;
+    listener->counters.mapped_bytes += mapping->last - mapping->first + 1;
+    return listener->model ? model_map(listener, mapping) : 0;
+}
+
+int umbra_probe_listener_unmap(struct UmbraProbeListener* listener, uint64_t first, uint64_t last) {
+    listener->counters.unmaps++;
+    listener->counters.unmapped_bytes += last - first + 1;
+    return listener->model ? model_unmap(listener, first, last) : 0;
 }
 
 static bool is_ram_in_one_piece(hwaddr address, hwaddr length, bool write) {
@@ -58,18 +70,14 @@ static bool is_ram_in_one_piece(hwaddr address, hwaddr length, bool write) {
 }
 
 static void notified(IOMMUNotifier* notifier, IOMMUTLBEntry* entry) {
-    struct UmbraProbeRegion* region = container_of(notifier, struct UmbraProbeRegion, notifier);
+    struct UmbraProbeRegion* region = container_of(notifier, struct UmbraProbeRegion, guest.n);
     struct UmbraProbeListener* listener = region->listener;
     struct UmbraProbeCounters* counters = &listener->counters;
-    const uint64_t first = entry->iova + region->offset;
+    const uint64_t first = entry->iova + region->guest.iommu_offset;
     const uint64_t last = first + entry->addr_mask;
 
     if ((entry->perm & IOMMU_RW) == IOMMU_NONE) {
-        counters->unmaps++;
-        counters->unmapped_bytes += entry->addr_mask + 1;
-        if (listener->model) {
-            model_unmap(listener, first, last);
-        }
+        umbra_probe_listener_unmap(listener, first, last);
         return;
     }
     counters->maps++;
@@ -108,13 +116,15 @@ static void add_iommu(struct UmbraProbeListener* listener, MemoryRegionSection* 
     Error* error = NULL;
 
     region->listener = listener;
-    region->iommu = IOMMU_MEMORY_REGION(section->mr);
-    region->offset = section->offset_within_address_space - section->offset_within_region;
-    iommu_notifier_init(&region->notifier, notified, IOMMU_NOTIFIER_IOTLB_EVENTS,
-                        section->offset_within_region,
-                        section->offset_within_region + length_minus_1,
-                        memory_region_iommu_attrs_to_index(region->iommu, MEMTXATTRS_UNSPECIFIED));
-    if (memory_region_register_iommu_notifier(section->mr, &region->notifier, &error) != 0) {
+    region->guest.iommu_mr = IOMMU_MEMORY_REGION(section->mr);
+    region->guest.iommu_offset =
+        section->offset_within_address_space - section->offset_within_region;
+    iommu_notifier_init(
+        &region->guest.n, notified,
+        listener->unmaps_only ? IOMMU_NOTIFIER_UNMAP : IOMMU_NOTIFIER_IOTLB_EVENTS,
+        section->offset_within_region, section->offset_within_region + length_minus_1,
+        memory_region_iommu_attrs_to_index(region->guest.iommu_mr, MEMTXATTRS_UNSPECIFIED));
+    if (memory_region_register_iommu_notifier(section->mr, &region->guest.n, &error) != 0) {
         g_free(region);
         if (listener->starting && !listener->start_error) {
             listener->start_error = error;
@@ -126,13 +136,21 @@ static void add_iommu(struct UmbraProbeListener* listener, MemoryRegionSection* 
     memory_region_ref(section->mr);
     QLIST_INSERT_HEAD(&listener->regions, region, next);
     listener->counters.region_adds++;
-    memory_region_iommu_replay(region->iommu, &region->notifier);
+    if (listener->container) {
+        umbra_probe_container_add(listener->container, &region->guest);
+    }
+    if (!listener->unmaps_only) {
+        memory_region_iommu_replay(region->guest.iommu_mr, &region->guest.n);
+    }
 }
 
 static void remove_region(struct UmbraProbeRegion* region) {
-    MemoryRegion* memory = MEMORY_REGION(region->iommu);
+    MemoryRegion* memory = MEMORY_REGION(region->guest.iommu_mr);
 
-    memory_region_unregister_iommu_notifier(memory, &region->notifier);
+    memory_region_unregister_iommu_notifier(memory, &region->guest.n);
+    if (region->listener->container) {
+        QLIST_REMOVE(&region->guest, giommu_next);
+    }
     QLIST_REMOVE(region, next);
     g_free(region);
     memory_region_unref(memory);
@@ -172,8 +190,8 @@ static void region_del(MemoryListener* memory_listener, MemoryRegionSection* sec
     }
     if (memory_region_is_iommu(section->mr)) {
         QLIST_FOREACH(region, &listener->regions, next) {
-            if (MEMORY_REGION(region->iommu) == section->mr &&
-                region->notifier.start == section->offset_within_region) {
+            if (MEMORY_REGION(region->guest.iommu_mr) == section->mr &&
+                region->guest.n.start == section->offset_within_region) {
                 remove_region(region);
                 break;
             }
@@ -260,17 +278,17 @@ uint64_t umbra_probe_listener_rehearse(struct UmbraProbeListener* listener, uint
     if (!region || listener->model || count == 0) {
         return 0;
     }
-    pages = MAX(1, (region->notifier.end - region->notifier.start) / page);
+    pages = MAX(1, (region->guest.n.end - region->guest.n.start) / page);
     start = get_clock();
     for (uint64_t i = 0; i < count; i++) {
         const IOMMUTLBEvent event = {.type = IOMMU_NOTIFIER_MAP,
                                      .entry = {.target_as = &address_space_memory,
-                                               .iova = region->notifier.start + i % pages * page,
+                                               .iova = region->guest.n.start + i % pages * page,
                                                .translated_addr = i * page,
                                                .addr_mask = page - 1,
                                                .perm = IOMMU_RW}};
 
-        memory_region_notify_iommu_one(&region->notifier, &event);
+        memory_region_notify_iommu_one(&region->guest.n, &event);
     }
     return (uint64_t)(get_clock() - start);
 }

@@ -30,11 +30,14 @@ struct UmbraProbeCounters {
     uint64_t live_peak;
 };
 
+struct UmbraProbeContainer;
 struct UmbraProbeRegion;
 
 struct UmbraProbeListener {
     bool on;
-    bool rules; /* changed only while off */
+    bool rules;                            /* changed only while off */
+    bool unmaps_only;                      /* as vhost; changed only while off */
+    struct UmbraProbeContainer* container; /* NULL: it is no VFIO device; likewise */
     uint64_t entry_limit;
     struct UmbraProbeCounters counters;
     struct UmbraMappingModel* model; /* not NULL while on with rules */
@@ -53,6 +56,12 @@ bool umbra_probe_listener_start(struct UmbraProbeListener* listener, AddressSpac
                                 Error** errp);
 /* Nothing if it is not listening. */
 void umbra_probe_listener_stop(struct UmbraProbeListener* listener);
+
+/* What the vIOMMU does to the container, counted as a notification is. 0 or a negative errno value,
+ * as type1v2 has it. */
+int umbra_probe_listener_map(struct UmbraProbeListener* listener,
+                             const struct UmbraMapping* mapping);
+int umbra_probe_listener_unmap(struct UmbraProbeListener* listener, uint64_t first, uint64_t last);
 
 /* Zeroes the counters; the peak becomes the present number of mappings. */
 void umbra_probe_listener_clear(struct UmbraProbeListener* listener);

@@ -7,6 +7,7 @@
  */
 #include "plugin/qemu/compat.h"
 
+#include "plugin/probe/container.h"
 #include "plugin/probe/listener.h"
 #include "plugin/probe/probe.h"
 #include "plugin/probe/registers.h"
@@ -62,6 +63,8 @@ struct UmbraProbe {
 
     bool listen_property;
     bool rules_property;
+    bool unmaps_only_property;
+    bool container_property;
     uint32_t entry_limit_property;
 };
 
@@ -226,6 +229,10 @@ static void set_listen(UmbraProbe* probe, uint64_t bits) {
     const bool on = bits & UMBRA_PROBE_LISTEN_ON;
     Error* error = NULL;
 
+    /* A container is there as long as its device. */
+    if (listener->container != NULL) {
+        return;
+    }
     if (on == listener->on) {
         if (!on) {
             listener->rules = bits & UMBRA_PROBE_LISTEN_RULES;
@@ -433,9 +440,43 @@ static void probe_reset(DeviceState* device) {
     probe->doorbell_wrap = 0;
 }
 
+static void stop_listening(UmbraProbe* probe) {
+    struct UmbraProbeListener* listener = &probe->listener;
+
+    umbra_probe_listener_stop(listener);
+    umbra_probe_container_free(listener->container);
+    listener->container = NULL;
+    umbra_probe_listener_destroy(listener);
+}
+
+static bool start_listening(UmbraProbe* probe, Error** errp) {
+    struct UmbraProbeListener* listener = &probe->listener;
+
+    umbra_probe_listener_init(listener, probe->entry_limit_property);
+    listener->rules = probe->rules_property;
+    listener->unmaps_only = probe->unmaps_only_property;
+    if (!probe->listen_property) {
+        return true;
+    }
+    if (probe->container_property) {
+        listener->container = umbra_probe_container_new(listener, errp);
+        if (listener->container == NULL) {
+            return false;
+        }
+    }
+    return umbra_probe_listener_start(listener, listened_space(probe), errp) &&
+           (listener->container == NULL ||
+            umbra_probe_container_attach(listener->container, PCI_DEVICE(probe), errp));
+}
+
 static void probe_realize(PCIDevice* pci, Error** errp) {
     UmbraProbe* probe = UMBRA_PROBE(pci);
 
+    if (probe->container_property &&
+        (!probe->listen_property || !probe->rules_property || probe->unmaps_only_property)) {
+        error_setg(errp, "container=on needs listen=on, vfio-rules=on and unmaps-only=off");
+        return;
+    }
     if (probe->entry_limit_property == 0 || probe->entry_limit_property > ENTRY_LIMIT_MAX) {
         error_setg(errp, "dma-entry-limit must be 1 to %" PRIu64 ", not %" PRIu32,
                    (uint64_t)ENTRY_LIMIT_MAX, probe->entry_limit_property);
@@ -448,11 +489,8 @@ static void probe_realize(PCIDevice* pci, Error** errp) {
                           UMBRA_PROBE_BAR_SIZE);
     pci_register_bar(pci, 0, PCI_BASE_ADDRESS_SPACE_MEMORY, &probe->bar);
 
-    umbra_probe_listener_init(&probe->listener, probe->entry_limit_property);
-    probe->listener.rules = probe->rules_property;
-    if (probe->listen_property &&
-        !umbra_probe_listener_start(&probe->listener, listened_space(probe), errp)) {
-        umbra_probe_listener_destroy(&probe->listener);
+    if (!start_listening(probe, errp)) {
+        stop_listening(probe);
         msi_uninit(pci);
     }
 }
@@ -460,8 +498,10 @@ static void probe_realize(PCIDevice* pci, Error** errp) {
 static void probe_exit(PCIDevice* pci) {
     UmbraProbe* probe = UMBRA_PROBE(pci);
 
-    umbra_probe_listener_stop(&probe->listener);
-    umbra_probe_listener_destroy(&probe->listener);
+    if (probe->listener.container != NULL) {
+        umbra_probe_container_detach(probe->listener.container, pci);
+    }
+    stop_listening(probe);
     msi_uninit(pci);
 }
 
@@ -485,6 +525,8 @@ static const VMStateDescription probe_vmstate = {
 static const Property probe_properties[] = {
     DEFINE_PROP_BOOL("listen", UmbraProbe, listen_property, false),
     DEFINE_PROP_BOOL("vfio-rules", UmbraProbe, rules_property, true),
+    DEFINE_PROP_BOOL("unmaps-only", UmbraProbe, unmaps_only_property, false),
+    DEFINE_PROP_BOOL("container", UmbraProbe, container_property, false),
     DEFINE_PROP_UINT32("dma-entry-limit", UmbraProbe, entry_limit_property, ENTRY_LIMIT_DEFAULT),
 };
 
@@ -533,6 +575,13 @@ static void probe_class_init(ObjectClass* class, UmbraClassData* data) {
         class, "vfio-rules",
         "While listening, keep the live mappings and apply VFIO type1v2's rules (default on)");
     object_class_property_set_description(
+        class, "unmaps-only",
+        "While listening, ask for unmaps and not for maps, as vhost does (default off)");
+    object_class_property_set_description(
+        class, "container",
+        "While listening, offer the vIOMMU a VFIO container to fill; its mappings lead to offsets "
+        "in the machine's RAM (default off)");
+    object_class_property_set_description(
         class, "dma-entry-limit",
         "With vfio-rules, the most live mappings, as type1's parameter (default 65535)");
 }
@@ -549,4 +598,5 @@ void umbra_probe_register_types(void) {
     };
 
     type_register_static(&probe_type);
+    umbra_probe_container_register_types();
 }

@@ -82,6 +82,31 @@ static inline int umbra_vfio_dma_unmap(UmbraVfioContainer* container, hwaddr iov
 #endif
 }
 
+// Functions for a container's class, of the arguments that both versions have.
+#if UMBRA_QEMU_AT_LEAST(10, 1)
+#define UMBRA_DEFINE_VFIO_DMA_MAP(name, function)                                                 \
+    static int name(const UmbraVfioContainer* container, hwaddr iova, uint64_t bytes, void* host, \
+                    bool read_only, MemoryRegion* region) {                                       \
+        return function(container, iova, bytes, host, read_only);                                 \
+    }
+#define UMBRA_DEFINE_VFIO_DMA_UNMAP(name, function)                                   \
+    static int name(const UmbraVfioContainer* container, hwaddr iova, uint64_t bytes, \
+                    IOMMUTLBEntry* entry, bool everything) {                          \
+        return function(container, iova, bytes);                                      \
+    }
+#else
+#define UMBRA_DEFINE_VFIO_DMA_MAP(name, function)                                       \
+    static int name(const UmbraVfioContainer* container, hwaddr iova, ram_addr_t bytes, \
+                    void* host, bool read_only) {                                       \
+        return function(container, iova, bytes, host, read_only);                       \
+    }
+#define UMBRA_DEFINE_VFIO_DMA_UNMAP(name, function)                                     \
+    static int name(const UmbraVfioContainer* container, hwaddr iova, ram_addr_t bytes, \
+                    IOMMUTLBEntry* entry) {                                             \
+        return function(container, iova, bytes);                                        \
+    }
+#endif
+
 // NULL for a host device that is not VFIO's.
 static inline UmbraVfioContainer* umbra_vfio_container_of(HostIOMMUDevice* host_device) {
     const char* type = object_get_typename(OBJECT(host_device));

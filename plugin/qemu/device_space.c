@@ -4,6 +4,7 @@
 #include "plugin/qemu/device_space.h"
 
 #include "hw/pci/pci.h"
+#include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_device.h"
 #include "plugin/qemu/interrupts.h"
 #include "plugin/qemu/shadow_port.h"
@@ -108,9 +109,40 @@ static IOMMUTLBEntry region_translate(IOMMUMemoryRegion* region, hwaddr iova,
 QEMU_BUILD_BUG_ON((int)UMBRA_ACCESS_READ != (int)IOMMU_RO ||
                   (int)UMBRA_ACCESS_WRITE != (int)IOMMU_WO);
 
-/* vhost, say. Who hears of maps as well is served by the shadow. */
+/* Who hears of maps as well is served by the shadow. */
 static bool hears_unmaps_only(IOMMUNotifierFlag flags) {
     return (flags & IOMMU_NOTIFIER_IOTLB_EVENTS) == IOMMU_NOTIFIER_UNMAP;
+}
+
+bool umbra_device_space_hears_unmaps_only(UmbraDeviceSpace* space) {
+    IOMMUNotifier* notifier;
+
+    IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
+        if (hears_unmaps_only(notifier->notifier_flags)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Behind a conventional bridge all have one requester id: that of the bridge, or one on its
+ * secondary bus. */
+static bool is_shared(const UmbraDeviceSpace* space) {
+    const PCIDevice* device = space->bus->devices[space->devfn];
+
+    return !pci_bus_is_express(space->bus) ||
+           (device != NULL && IS_PCI_BRIDGE(device) &&
+            !pci_bus_is_express(pci_bridge_get_sec_bus(PCI_BRIDGE(device))));
+}
+
+/* All listeners of the space together have `flags`, and QEMU does not say when one comes that
+ * changes nothing about them. */
+static void count_unmap_listeners(UmbraDeviceSpace* space, IOMMUNotifierFlag flags) {
+    const bool may =
+        hears_unmaps_only(flags) || ((flags & IOMMU_NOTIFIER_UNMAP) && is_shared(space));
+
+    space->context->unmap_listeners += (unsigned)may - (unsigned)space->may_hear_unmaps_only;
+    space->may_hear_unmaps_only = may;
 }
 
 static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFlag old_flags,
@@ -132,9 +164,9 @@ static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFl
                    PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
         return -ENOTSUP;
     }
-    space->context->unmap_listeners += hears_unmaps_only(new_flags) - hears_unmaps_only(old_flags);
+    count_unmap_listeners(space, new_flags);
     space->notifier_flags = new_flags;
-    umbra_shadow_port_listeners_changed(space, new_flags & IOMMU_NOTIFIER_MAP);
+    umbra_shadow_port_listeners_changed(space);
     return 0;
 }
 
@@ -157,16 +189,16 @@ void umbra_device_space_notify_unmap(UmbraDeviceSpace* space, IOMMUNotifierFlag 
     const uint64_t highest = MAKE_64BIT_MASK(0, space->context->address_width);
     IOMMUNotifier* notifier;
 
-    /* Listeners that the shadow serves are told of what it unmaps, and of nothing else. */
-    if (!(space->notifier_flags & type) ||
-        (type == IOMMU_NOTIFIER_UNMAP && umbra_device_space_shadowed(space))) {
+    if (!(space->notifier_flags & type)) {
         return;
     }
     IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
         uint64_t at = MAX(first, notifier->start);
         const uint64_t end = MIN(MIN(last, notifier->end), highest);
 
-        if (!(notifier->notifier_flags & type)) {
+        /* Listeners that the shadow serves are told of what it unmaps, and of nothing else. */
+        if (!(notifier->notifier_flags & type) ||
+            (type == IOMMU_NOTIFIER_UNMAP && !hears_unmaps_only(notifier->notifier_flags))) {
             continue;
         }
         /* A notification covers a naturally aligned power of two. */

@@ -44,7 +44,7 @@ typedef struct UmbraSpaceContext {
     unsigned address_width; /* of IOVAs, in bits */
     bool caching_mode;
     bool device_iotlb;
-    unsigned unmap_listeners; /* spaces with somebody who hears of unmaps only */
+    unsigned unmap_listeners; /* spaces that may have somebody who hears of unmaps only */
     /* All of guest memory, and the interrupt window for devices that need no source-id. */
     MemoryRegion identity;
     MemoryRegion identity_memory;
@@ -69,11 +69,13 @@ struct UmbraDeviceSpace {
     MemoryRegion window;
     UmbraView view;
     IOMMUNotifierFlag notifier_flags;
+    bool may_hear_unmaps_only; /* counted in the context */
 
     /* Of shadow_port.c: what the shadow maps for the device, and where to. */
-    GSList* containers;        /* VFIO's, as UmbraContainerPort; empty: notifiers */
-    UmbraShadowDevice* shadow; /* by notifiers; NULL: nobody wants mappings */
+    GSList* containers;        /* VFIO's, as UmbraContainerPort */
+    UmbraShadowDevice* shadow; /* by notifiers; NULL: nobody wants mappings in this way */
     UmbraDmaMode shadow_mode;  /* with containers: decides the view */
+    bool switching;            /* the shadow is changing it, and must not be called */
     IOMMUNotifier* replay_target;
     IOMMUNotifier* newcomer; /* not yet told of anything, and about to be told of all */
     bool listeners_muted;
@@ -96,16 +98,15 @@ UmbraDeviceSpace* umbra_platform_space_new(Object* owner, UmbraSpaceContext* con
  * bridge may be in parts. */
 void umbra_device_space_delete(UmbraDeviceSpace* space);
 
-/* True if the shadow tells whoever listens what is mapped and what no longer is. */
-static inline bool umbra_device_space_shadowed(const UmbraDeviceSpace* space) {
-    return space->shadow != NULL || space->containers != NULL;
-}
-
 /* The requester id under which the device is on the bus now. Any thread. */
 uint16_t umbra_device_space_source(const UmbraDeviceSpace* space);
 
 /* Chooses the view that the guest's tables ask for now. */
 void umbra_device_space_update(UmbraDeviceSpace* space);
+
+/* True if somebody hears of unmaps only: vhost, say. The shadow has no part in what such a listener
+ * keeps, so it is told of every invalidation. */
+bool umbra_device_space_hears_unmaps_only(UmbraDeviceSpace* space);
 
 /* Tells listeners (vhost) that nothing in `first` to `last` may be used any more; `type` says
  * whether their own cache or a device's TLB is meant. */

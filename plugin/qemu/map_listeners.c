@@ -56,7 +56,7 @@ static bool has_vdpa_backend(const Candidate* candidate) {
 
 static bool needs_maps(const Candidate* candidate) {
     if (has_type(candidate, TYPE_UMBRA_PROBE)) {
-        return is_on(candidate, "listen");
+        return is_on(candidate, "listen") && !is_on(candidate, "unmaps-only");
     }
     /* The backend of a virtio device is behind the unit only if the device is. */
     return has_type(candidate, "vfio-pci") || has_type(candidate, "vfio-user-pci") ||

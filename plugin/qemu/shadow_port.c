@@ -51,10 +51,43 @@ static void container_set_mode(void* opaque, UmbraDmaMode mode) {
     UmbraContainerPort* port = opaque;
 
     port->space->shadow_mode = mode;
+    port->space->switching = true;
     umbra_device_space_update(port->space);
+    port->space->switching = false;
+}
+
+/* QEMU's VFIO code registers a notifier for its container all the same. */
+static bool is_containers(const UmbraDeviceSpace* space, const IOMMUNotifier* notifier) {
+    for (GSList* link = space->containers; link != NULL; link = link->next) {
+        const UmbraContainerPort* port = link->data;
+        VFIOGuestIOMMU* guest;
+
+        QLIST_FOREACH(guest, &port->container->giommu_list, giommu_next) {
+            if (&guest->n == notifier) {
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 /* ---- IOMMU notifiers ---- */
+
+/* Whether it is told of mappings in this way. */
+static bool is_served(const UmbraDeviceSpace* space, const IOMMUNotifier* notifier) {
+    return (notifier->notifier_flags & IOMMU_NOTIFIER_MAP) && !is_containers(space, notifier);
+}
+
+static bool has_served(UmbraDeviceSpace* space) {
+    IOMMUNotifier* notifier;
+
+    IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
+        if (is_served(space, notifier)) {
+            return true;
+        }
+    }
+    return false;
+}
 
 static uint16_t notifiers_source(void* opaque) {
     return umbra_device_space_source(opaque);
@@ -107,13 +140,12 @@ static size_t notifiers_map(void* opaque, const UmbraMapping* mappings, size_t c
         notify_maps(space->replay_target, mappings, count);
     } else if (!space->listeners_muted) {
         IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
-            if (notifier != space->newcomer) {
+            if (notifier != space->newcomer && is_served(space, notifier)) {
                 notify_maps(notifier, mappings, count);
             }
         }
     }
-    /* Muted: a listener is told of what there was before it by a replay, which every one asks for.
-     */
+    /* Muted: a listener is told of what there was before it by a replay, which it asks for. */
     return count;
 }
 
@@ -126,7 +158,9 @@ static int notifiers_unmap(void* opaque, uint64_t iova, uint64_t bytes) {
         return 0;
     }
     IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
-        notify(notifier, iova, bytes, 0, IOMMU_NONE);
+        if (is_served(space, notifier)) {
+            notify(notifier, iova, bytes, 0, IOMMU_NONE);
+        }
     }
     return 0;
 }
@@ -152,6 +186,17 @@ static void drop_notifiers(UmbraDeviceSpace* space) {
 
     if (shadow != NULL) {
         umbra_shadow_remove(space->context->unit, shadow);
+    }
+}
+
+/* What the container was told by its notifiers, before it was known to be one, goes. */
+static void empty_container(const UmbraDeviceSpace* space, UmbraVfioContainer* container) {
+    VFIOGuestIOMMU* guest;
+
+    QLIST_FOREACH(guest, &container->giommu_list, giommu_next) {
+        if (guest->iommu_mr == &space->translated) {
+            notify(&guest->n, 0, UINT64_C(1) << space->context->address_width, 0, IOMMU_NONE);
+        }
     }
 }
 
@@ -219,10 +264,13 @@ bool umbra_shadow_port_attach(UmbraDeviceSpace* space, const PCIDevice* device,
                    width, width >= 39 ? "aw-bits=39" : "another host");
         return false;
     }
-    drop_notifiers(space);
     port = find_container(space, container);
     if (port == NULL) {
+        if (space->shadow != NULL) {
+            empty_container(space, container);
+        }
         port = add_container(space, container);
+        umbra_shadow_port_review(space);
     }
     port->devices = g_slist_prepend(port->devices, (gpointer)device);
     return true;
@@ -248,20 +296,32 @@ void umbra_shadow_port_detach_all(UmbraDeviceSpace* space) {
     }
 }
 
-void umbra_shadow_port_listeners_changed(UmbraDeviceSpace* space, bool want_maps) {
-    if (space->containers != NULL || want_maps == (space->shadow != NULL)) {
+void umbra_shadow_port_review(UmbraDeviceSpace* space) {
+    const bool wanted = has_served(space);
+
+    if (space->switching || wanted == (space->shadow != NULL)) {
         return;
     }
-    if (want_maps) {
-        space->listeners_muted = true;
+    if (wanted) {
         add_notifiers(space);
-        space->listeners_muted = false;
     } else {
         drop_notifiers(space);
     }
 }
 
+void umbra_shadow_port_listeners_changed(UmbraDeviceSpace* space) {
+    space->listeners_muted = true;
+    umbra_shadow_port_review(space);
+    space->listeners_muted = false;
+}
+
 void umbra_shadow_port_replay(UmbraDeviceSpace* space, IOMMUNotifier* notifier) {
+    /* While the view is switched nothing is mapped yet: whatever will be, everybody is told of. */
+    if (space->switching || !is_served(space, notifier)) {
+        return;
+    }
+    umbra_shadow_port_listeners_changed(space);
+    /* VFIO's dirty tracking asks with a notifier that it has not registered. */
     if (space->shadow == NULL) {
         return;
     }

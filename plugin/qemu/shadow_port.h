@@ -8,13 +8,14 @@
 //               fills the same container while the view is identity. Devices behind a bridge
 //               that share a requester id share the space; their containers may be one or several,
 //               and each is a device of its own to the shadow.
-//   notifiers   Any other listener for mappings (IOMMU_NOTIFIER_MAP): vhost-vdpa, a probe.
-//   Naturally
-//               aligned powers of two, one call each, and nothing comes back. A listener exists
-//               only while the view is translated, so the platform switches it.
+//   notifiers   Any other listener for mappings (IOMMU_NOTIFIER_MAP): vhost-vdpa, a mediated
+//               device, a probe. Naturally aligned powers of two, one call each, and nothing comes
+//               back. A listener exists only while the view is translated, so the platform switches
+//               it.
 //
 // A VFIO device is attached by notifiers for the moment between its listener's registration and
-// set_iommu_device, when it turns out to be one.
+// set_iommu_device, when it turns out to be one. Behind a bridge both ways may be in use at once:
+// then the notifiers of containers are left out.
 #ifndef UMBRA_QEMU_SHADOW_PORT_H
 #define UMBRA_QEMU_SHADOW_PORT_H
 
@@ -32,8 +33,11 @@ bool umbra_shadow_port_attach(UmbraDeviceSpace* space, const PCIDevice* device,
 void umbra_shadow_port_detach(UmbraDeviceSpace* space, const PCIDevice* device);
 void umbra_shadow_port_detach_all(UmbraDeviceSpace* space);
 
-/* The listeners of the space came to want mappings, or no longer do. */
-void umbra_shadow_port_listeners_changed(UmbraDeviceSpace* space, bool want_maps);
+/* A listener came or went. One that came asks for a replay next. */
+void umbra_shadow_port_listeners_changed(UmbraDeviceSpace* space);
+/* To be called after everything in which the shadow may have switched the view: it cannot be called
+ * meanwhile, and listeners that came by that are told of mappings from here on. */
+void umbra_shadow_port_review(UmbraDeviceSpace* space);
 /* Tells `notifier`, which has just been registered, what is mapped. */
 void umbra_shadow_port_replay(UmbraDeviceSpace* space, IOMMUNotifier* notifier);
 

@@ -323,6 +323,7 @@ static void platform_contexts_changed(void* opaque, const UmbraScope* scope) {
          * now can be read: look at all. */
         if (scope_has_source(scope, umbra_device_space_source(space))) {
             umbra_device_space_update(space);
+            umbra_shadow_port_review(space);
             umbra_device_space_notify_unmap(space, IOMMU_NOTIFIER_UNMAP, 0, UINT64_MAX);
         }
     }
@@ -358,8 +359,8 @@ static void platform_iotlb_changed(void* opaque, const UmbraScope* scope) {
     }
     g_hash_table_iter_init(&iterator, self->spaces);
     while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
-        if ((space->notifier_flags & IOMMU_NOTIFIER_UNMAP) && !umbra_device_space_shadowed(space) &&
-            scope_has_domain(self, scope, space)) {
+        if ((space->notifier_flags & IOMMU_NOTIFIER_UNMAP) &&
+            umbra_device_space_hears_unmaps_only(space) && scope_has_domain(self, scope, space)) {
             umbra_device_space_notify_unmap(space, IOMMU_NOTIFIER_UNMAP, scope->first, last);
         }
     }

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A VFIO container without a kernel behind it: what a vIOMMU maps in it goes to the model of a
+ * listener. To the vIOMMU the probe is then a VFIO device like any other; QEMU's own VFIO code has
+ * no part in it.
+ */
+#ifndef UMBRA_PLUGIN_PROBE_CONTAINER_H
+#define UMBRA_PLUGIN_PROBE_CONTAINER_H
+
+#include "plugin/qemu/compat.h"
+
+#include "hw/pci/pci_device.h"
+#include "plugin/probe/listener.h"
+
+struct UmbraProbeContainer;
+
+/* Nothing in a QEMU without VFIO. */
+void umbra_probe_container_register_types(void);
+
+/* NULL with an error in a QEMU without VFIO. `listener` has rules and outlives the container. */
+struct UmbraProbeContainer* umbra_probe_container_new(struct UmbraProbeListener* listener,
+                                                      Error** errp);
+/* Offers the container to the vIOMMU, after its listener has started, as VFIO does. */
+bool umbra_probe_container_attach(struct UmbraProbeContainer* container, PCIDevice* device,
+                                  Error** errp);
+void umbra_probe_container_detach(struct UmbraProbeContainer* container, PCIDevice* device);
+/* After its listener has stopped. */
+void umbra_probe_container_free(struct UmbraProbeContainer* container);
+
+/* The IOMMU notifiers of the listener belong to the container, where vIOMMUs look for them. */
+void umbra_probe_container_add(struct UmbraProbeContainer* container, VFIOGuestIOMMU* guest);
+
+#endif /* UMBRA_PLUGIN_PROBE_CONTAINER_H */
