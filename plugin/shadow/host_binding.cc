@@ -13,8 +13,6 @@ constexpr unsigned kFailuresInRow = 16;
 // New maps are not tried any more after as many.
 constexpr unsigned kNewFailuresInRow = 64;
 
-constexpr std::uint64_t kLevelBits = 7;  // of a TableKey
-
 vtd::DecodedEntry decode(const Mirror& mirror, LeafRef leaf) {
     return mirror.format().decode(leaf.table->level, leaf.table->copy[leaf.slot]);
 }
@@ -208,7 +206,7 @@ void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
         ++tally_.counts.splits;
     }
     for (const Rest& rest : plan.rests(part)) {
-        if (!missing_.empty() && missing_bit(mirror_->leaf_at(rest.mapping.iova))) {
+        if (is_missing(mirror_->leaf_at(rest.mapping.iova))) {
             // It was not mapped here, so it did not go either.
             tally_.live += rest.first_of_mapping ? 1 : 0;
             tally_.pinned += static_cast<std::int64_t>(rest.mapping.bytes);
@@ -227,7 +225,7 @@ void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
     Stuck stuck = {part.iova, part.bytes, part.mappings, part.mapped_bytes};
     // The rests stay mapped as part of what is stuck, and are mapped again when that has gone.
     for (const Rest& rest : plan.rests(part)) {
-        if (!missing_.empty() && missing_bit(mirror_->leaf_at(rest.mapping.iova))) {
+        if (is_missing(mirror_->leaf_at(rest.mapping.iova))) {
             stuck.mappings -= rest.first_of_mapping ? 1 : 0;
             stuck.mapped_bytes -= rest.mapping.bytes;
         }
@@ -370,17 +368,8 @@ void HostBinding::retry_unmaps(IovaRange range) {
 
 // ---- What is missing ----
 
-bool HostBinding::missing_bit(LeafRef leaf) const {
-    const auto found = missing_.find(key_of(*leaf.table));
-    return found != missing_.end() && found->second.test(leaf.slot);
-}
-
 void HostBinding::mark_missing(LeafRef leaf) {
-    EntryBitmap& bits = missing_[key_of(*leaf.table)];
-    if (!bits.test(leaf.slot)) {
-        bits.set(leaf.slot);
-        ++tally_.missing;
-    }
+    tally_.missing += missing_.add(leaf) ? 1 : 0;
 }
 
 void HostBinding::mark_missing(Iova iova, std::uint64_t bytes) {
@@ -388,17 +377,12 @@ void HostBinding::mark_missing(Iova iova, std::uint64_t bytes) {
 }
 
 void HostBinding::clear_missing(LeafRef leaf) {
-    const auto found = missing_.find(key_of(*leaf.table));
-    if (found == missing_.end() || !found->second.test(leaf.slot)) {
+    if (!missing_.remove(leaf)) {
         return;
     }
-    found->second.clear(leaf.slot);
     --tally_.missing;
-    if (found->second.none()) {
-        missing_.erase(found);
-        if (missing_.empty()) {
-            log_->heal(Trouble::map_failed);
-        }
+    if (missing_.empty()) {
+        log_->heal(Trouble::map_failed);
     }
 }
 
@@ -428,82 +412,110 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& cloc
         first_pass_ = false;
         return true;
     }
-    const bool everything = range == IovaRange::everything();
-    unsigned failures = 0;
-    if (!pass.started) {
-        pass.started = true;
-        pass.first = everything ? retry_from_ : range.first.align_down(vtd::level_span(2)).value();
-        pass.next = pass.first;
-        pass.wrapped = !everything || pass.first == 0;
-        if (!everything) {
-            // Tables of higher levels that cover the start of the range begin before it.
-            for (unsigned level = vtd::kMaxLevels; level > 1; --level) {
-                if (const Table* table = mirror_->table_at(range.first, level);
-                    table != nullptr && missing_.contains(key_of(*table)) &&
-                    !retry_table(key_of(*table), range, failures)) {
-                    apply();
-                    return true;
-                }
-            }
-        }
-    }
     bool in_time = true;
-    // One table is done in each call, however little time there is.
-    for (bool any = false;; any = true) {
-        const auto found = missing_.lower_bound(pass.next);
-        if (found == missing_.end() || found->first > range.last.value()) {
-            if (pass.wrapped) {
-                break;
-            }
-            pass.wrapped = true;
-            pass.next = 0;
-            continue;
-        }
-        if (pass.wrapped && everything && pass.first != 0 && found->first >= pass.first) {
-            break;
-        }
-        if (any && clock.now_ns() >= deadline_ns) {
+    bool gave_up = false;
+    const Table* table = nullptr;
+    while (const LeafRef leaf = next_run(range, pass)) {
+        // One table is done in each call, however little time there is.
+        if (table != nullptr && table != leaf.table && clock.now_ns() >= deadline_ns) {
+            pass.next = LeafSet::place(*leaf.table, leaf.slot);
             in_time = false;
             break;
         }
-        const TableKey key = found->first;
-        pass.next = key + 1;
-        if (!retry_table(key, range, failures)) {
+        table = leaf.table;
+        if (retry_run(leaf)) {
+            pass.failures = 0;
+        } else if (limit_hit_ || ++pass.failures == kFailuresInRow) {
+            gave_up = true;
             break;
         }
     }
-    if (everything) {
-        retry_from_ = pass.next;
+    if (range == IovaRange::everything()) {
+        retry_from_ = gave_up ? pass.next : retry_from_;
         first_pass_ = first_pass_ && !in_time;
     }
     apply();
     return in_time;
 }
 
-bool HostBinding::retry_table(TableKey key, IovaRange range, unsigned& failures) {
-    Table* table =
-        mirror_->table_at(Iova(key).align_down(kPageSize), static_cast<unsigned>(key & kLevelBits));
-    if (table == nullptr || !range.overlaps({table->base, table->last()})) {
+bool HostBinding::start_part(IovaRange range, RetryPass& pass) const {
+    if (range == IovaRange::everything()) {
+        // From where the pass before gave up to the end, and from the start to there.
+        pass.next = pass.part == 0 ? retry_from_ : 0;
+        pass.last = pass.part == 0 ? LeafSet::kNowhere : retry_from_ - 1;
+        return pass.part == 0 || (pass.part == 1 && retry_from_ != 0);
+    }
+    // The tables that start in the range, or with the lowest one in it; then those of higher levels
+    // that start before and have an entry for the start of the range.
+    const Iova first_table = range.first.align_down(vtd::level_span(2));
+    if (pass.part == 0) {
+        pass.next = first_table.value();
+        pass.last = range.last.value() | (kPageSize - 1);
         return true;
     }
-    for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
-        const LeafRef leaf = {table, slot};
-        if (!is_missing(leaf) || !range.overlaps(range_of(leaf.iova(), leaf.bytes()))) {
-            continue;
-        }
-        const LeafRef first = mirror_->first_of_run(leaf);
-        const Iova end = mirror_->end_of_run(leaf);
-        if (!stuck_.empty()) {
-            // The run may reach beyond the range, to where something is in its way.
-            retry_unmaps(range_of(first.iova(), end - first.iova()));
-        }
-        if (map_run(first, end)) {
-            clear_missing(first.iova(), end - first.iova());
-            failures = 0;
-        } else if (limit_hit_ || ++failures == kFailuresInRow) {
-            return false;
+    for (unsigned level = pass.part + 1; level <= vtd::kMaxLevels; ++level, ++pass.part) {
+        const Table* table = mirror_->table_at(range.first, level);
+        if (table != nullptr && table->level == level && table->base < first_table) {
+            pass.next = LeafSet::place(*table, vtd::level_index(range.first, level));
+            pass.last = LeafSet::after(*table) - 1;
+            return true;
         }
     }
+    return false;
+}
+
+LeafRef HostBinding::next_run(IovaRange range, RetryPass& pass) const {
+    if (!pass.started) {
+        pass.started = true;
+        if (!start_part(range, pass)) {
+            return {};
+        }
+    }
+    while (true) {
+        const LeafSet::Place place = missing_.next(pass.next);
+        if (place == LeafSet::kNowhere || place > pass.last) {
+            ++pass.part;
+            if (!start_part(range, pass)) {
+                return {};
+            }
+            continue;
+        }
+        pass.next = place + 1;
+        const LeafRef leaf = LeafSet::leaf_at(*mirror_, place);
+        if (!leaf) {
+            continue;
+        }
+        const Table& table = *leaf.table;
+        if (leaf.iova() > range.last) {
+            pass.next = LeafSet::after(table);
+            continue;
+        }
+        if (leaf.iova() + (leaf.bytes() - 1) < range.first) {
+            pass.next = LeafSet::place(table, vtd::level_index(range.first, table.level));
+            continue;
+        }
+        // A run is missing as a whole, and it is tried once: by its first leaf, or the first one in
+        // the range. What follows in the same table need not be looked at again.
+        const Iova end = mirror_->end_of_run(leaf);
+        pass.next = end <= table.last() ? LeafSet::place(table, vtd::level_index(end, table.level))
+                                        : LeafSet::after(table);
+        if (!leaf.joined() || leaf.iova() <= range.first) {
+            return leaf;
+        }
+    }
+}
+
+bool HostBinding::retry_run(LeafRef leaf) {
+    const LeafRef first = mirror_->first_of_run(leaf);
+    const Iova end = mirror_->end_of_run(leaf);
+    if (!stuck_.empty()) {
+        // The run may reach beyond the range, to where something is in its way.
+        retry_unmaps(range_of(first.iova(), end - first.iova()));
+    }
+    if (!map_run(first, end)) {
+        return false;
+    }
+    clear_missing(first.iova(), end - first.iova());
     return true;
 }
 

@@ -17,13 +17,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <span>
 #include <vector>
 
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/delta.h"
 #include "plugin/shadow/host_mapper.h"
+#include "plugin/shadow/leaf_set.h"
 #include "plugin/shadow/mirror.h"
 #include "plugin/shadow/planner.h"
 #include "plugin/shadow/ram_snapshot.h"
@@ -59,24 +59,24 @@ class HostBinding {
 
     // Unmaps again what is stuck in `range`.
     void retry_unmaps(IovaRange range);
-    // How far a pass over everything that is missing has come.
+    // How far a pass over what is missing has come.
     struct RetryPass {
         bool started = false;
-        bool wrapped = false;
-        std::uint64_t first = 0;
-        std::uint64_t next = 0;
+        unsigned part = 0;        // of the parts that it consists of
+        LeafSet::Place next = 0;  // of the part under way
+        LeafSet::Place last = 0;  // the same
+        unsigned failures = 0;    // in a row
     };
-    // Maps what is missing in `range`. Gives up at the host's limit, or after several failures in a
-    // row, to go on from there in a later pass: what makes one fail mostly makes all fail. Stops at
-    // `deadline_ns`. True unless it stopped for the time; then call again with the same `pass`.
+    // Maps what is missing in `range`. Gives up at the host's limit, or after several runs in a row
+    // that fail, to go on from there in a later pass: what makes one fail mostly makes all fail.
+    // Stops at `deadline_ns`. True unless it stopped for the time; then call again with the same
+    // `pass`.
     [[nodiscard]] bool retry_maps(IovaRange range, RetryPass& pass, const Clock& clock,
                                   std::uint64_t deadline_ns);
 
     [[nodiscard]] bool has_missing() const { return !missing_.empty(); }
     [[nodiscard]] bool has_stuck() const { return !stuck_.empty(); }
-    [[nodiscard]] bool is_missing(LeafRef leaf) const {
-        return !missing_.empty() && missing_bit(leaf);
-    }
+    [[nodiscard]] bool is_missing(LeafRef leaf) const { return missing_.has(leaf); }
     // Told before leaves leave the mirror: a leaf that was missing is not any more, and will be
     // part of a removal all the same.
     void removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t mapped_bytes);
@@ -96,12 +96,6 @@ class HostBinding {
     [[nodiscard]] HostMapper& mapper() const { return mapper_; }
 
   private:
-    // Orders tables by their first IOVA, and separates those that start at the same one.
-    using TableKey = std::uint64_t;
-    [[nodiscard]] static TableKey key_of(const Table& table) {
-        return table.base.value() | table.level;
-    }
-
     struct Stuck {
         Iova iova;
         std::uint64_t bytes = 0;
@@ -135,13 +129,18 @@ class HostBinding {
     [[nodiscard]] bool gave_up() const;
     void trim_stuck(Iova iova, std::uint64_t bytes);
 
-    [[nodiscard]] bool missing_bit(LeafRef leaf) const;
     void mark_missing(LeafRef leaf);
     void mark_missing(Iova iova, std::uint64_t bytes);
     void clear_missing(LeafRef leaf);
     void clear_missing(Iova iova, std::uint64_t bytes);
     void miss_everything();
-    [[nodiscard]] bool retry_table(TableKey key, IovaRange range, unsigned& failures);
+    // A pass goes through one stretch of places after the other. Makes the one that is `part` the
+    // pass's own; false if there is none any more.
+    [[nodiscard]] bool start_part(IovaRange range, RetryPass& pass) const;
+    // The next leaf of the pass that is missing and stands for its run; none when it is through.
+    [[nodiscard]] LeafRef next_run(IovaRange range, RetryPass& pass) const;
+    // Tries the run that `leaf` belongs to.
+    [[nodiscard]] bool retry_run(LeafRef leaf);
     [[nodiscard]] bool map_run(LeafRef first, Iova end);
     [[nodiscard]] bool map_pieces(LeafRef leaf);
 
@@ -151,9 +150,9 @@ class HostBinding {
     const RamSnapshot* ram_ = nullptr;
     TroubleLog* log_ = nullptr;
 
-    std::map<TableKey, EntryBitmap> missing_;
-    TableKey retry_from_ = 0;
-    bool first_pass_ = false;  // what is missing was not tried yet
+    LeafSet missing_;
+    LeafSet::Place retry_from_ = 0;  // where the next pass over everything begins
+    bool first_pass_ = false;        // what is missing was not tried yet
     unsigned failures_in_row_ = 0;
     bool limit_hit_ = false;  // ENOSPC, and nothing was unmapped since
     std::vector<Stuck> stuck_;

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What the host refused, or was not asked for in time, and how the shadow gets there all the same.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "tests/unit/shadow/guest_tables.h"
+
+namespace umbra::testing {
+namespace {
+
+using shadow::Options;
+
+constexpr DomainId kDomain{3};
+constexpr Gpa kRam = FakeMachine::kRam;
+constexpr HostAddress kHost = FakeMachine::kHost;
+const SourceId kFirst(0, 0x08);
+const SourceId kSecond(0, 0x10);
+
+constexpr Iova page(unsigned number) {
+    return Iova(number * kPageSize);
+}
+FakeRamMap::Target at(std::uint64_t offset, Access access = Access::read_write) {
+    return {kHost + offset, access};
+}
+
+// A domain with one device, and a second device that can come to it.
+class Retries : public ::testing::Test {
+  public:
+    ~Retries() override {
+        for (FakeDevice* device : {&first_, &second_}) {
+            device->recorder.fail = nullptr;
+            machine_.manager.remove_device(*device);
+            EXPECT_EQ(device->recorder.mappings().size(), 0U);
+        }
+    }
+
+  protected:
+    explicit Retries(const Options& options = {}) : machine_(options), tables_(machine_) {
+        machine_.contexts.translate(kFirst, kDomain, tables_.root());
+        machine_.contexts.translate(kSecond, kDomain, tables_.root());
+        machine_.manager.add_device(first_);
+    }
+    void invalidate(Iova iova, unsigned mask = 0) {
+        machine_.manager.iotlb_pages(kDomain, iova, mask, false);
+    }
+    void invalidate_domain() { machine_.manager.iotlb_domain(kDomain); }
+    [[nodiscard]] const telemetry::HostCounters& host() const {
+        return machine_.manager.counters().host;
+    }
+    // Whether pages [from, end) of the device, from IOVA 0 on, reach guest RAM from its start on.
+    static void expect_mapped(const FakeDevice& device, unsigned from, unsigned end,
+                              Access access = Access::read_write) {
+        for (unsigned number = from; number < end; ++number) {
+            EXPECT_EQ(mapped(device.recorder, page(number)), at(number * kPageSize, access))
+                << "page " << number;
+        }
+    }
+
+    FakeMachine machine_;
+    GuestTables tables_;
+    FakeDevice first_{kFirst};
+    FakeDevice second_{kSecond};
+};
+
+// ---- Runs of joined leaves ----
+
+TEST_F(Retries, RunThatFailsIsOneFailure) {
+    tables_.map_pages(page(0), kRam, 64);
+    tables_.map(Iova(0x40'0000), kRam);
+    invalidate_domain();
+    second_.recorder.fail = [](bool is_map, Iova iova, std::uint64_t) {
+        return is_map && iova < Iova(0x20'0000) ? EINVAL : 0;
+    };
+    machine_.manager.add_device(second_);
+    EXPECT_EQ(mapped(second_.recorder, Iova(0x40'0000)), at(0));
+    EXPECT_EQ(host().map_failures, 1U);
+    EXPECT_EQ(host().missing_leaves, 64U);
+
+    // One page of it stands for all.
+    second_.recorder.fail = nullptr;
+    invalidate(page(40));
+    expect_mapped(second_, 0, 64);
+    EXPECT_EQ(second_.recorder.mappings().size(), 2U);
+    EXPECT_EQ(host().missing_leaves, 0U);
+}
+
+TEST_F(Retries, RunAcrossTablesThatFailsIsOneFailure) {
+    // From the middle of one table to the middle of the next but one.
+    tables_.map_pages(page(500), kRam + 500 * kPageSize, 600);
+    tables_.map(Iova(0x4000'0000), kRam);
+    invalidate_domain();
+    ASSERT_EQ(first_.recorder.mappings().size(), 2U);
+    second_.recorder.fail = [](bool is_map, Iova iova, std::uint64_t) {
+        return is_map && iova < Iova(0x4000'0000) ? EINVAL : 0;
+    };
+    machine_.manager.add_device(second_);
+    EXPECT_EQ(host().map_failures, 1U);
+    EXPECT_EQ(mapped(second_.recorder, Iova(0x4000'0000)), at(0));
+    // By any part of it, once for each sync.
+    invalidate(page(512), 9);
+    EXPECT_EQ(host().map_failures, 2U);
+    invalidate(page(1024), 9);
+    EXPECT_EQ(host().map_failures, 3U);
+    invalidate(page(0), 0);
+    EXPECT_EQ(host().map_failures, 3U) << "not a part of it";
+    second_.recorder.fail = nullptr;
+    invalidate(page(1099));
+    expect_mapped(second_, 500, 1100);
+    EXPECT_EQ(host().missing_leaves, 0U);
+}
+
+// Leaves of several levels in one run, and a range that starts inside a large one.
+TEST_F(Retries, RunOfLargeAndSmallLeavesIsFoundByAnyPartOfIt) {
+    const std::uint64_t large = vtd::level_span(2);
+    tables_.map_pages(page(511), kRam + 511 * kPageSize, 1);
+    tables_.map(Iova(large), kRam + large, Access::read_write, 2);
+    tables_.map_pages(page(1024), kRam + 2 * large, 2);
+    invalidate_domain();
+    ASSERT_EQ(first_.recorder.mappings().size(), 1U);
+    for (const Iova iova : {page(511), page(512), page(700), page(1023), page(1025)}) {
+        second_.recorder.fail = [](bool is_map, Iova, std::uint64_t) {
+            return is_map ? EINVAL : 0;
+        };
+        machine_.manager.add_device(second_);
+        const std::uint64_t failures = host().map_failures;
+        invalidate(iova);
+        EXPECT_EQ(host().map_failures, failures + 1);
+        second_.recorder.fail = nullptr;
+        invalidate(iova);
+        expect_mapped(second_, 511, 1026);
+        EXPECT_EQ(host().missing_leaves, 0U);
+        machine_.manager.remove_device(second_);
+    }
+}
+
+class RetriesOfLeaves : public Retries {
+  protected:
+    RetriesOfLeaves() : Retries({.coalesce = false}) {}
+};
+
+// A pass ends after several failures in a row, and the next one goes on from there.
+TEST_F(RetriesOfLeaves, LeavesThatFailDoNotKeepOthersOfTheirTableFromBeingTried) {
+    tables_.map_pages(page(0), kRam, 100);
+    invalidate_domain();
+    second_.recorder.fail = [](bool is_map, Iova iova, std::uint64_t) {
+        return is_map && iova < page(50) ? EINVAL : 0;
+    };
+    machine_.manager.add_device(second_);
+    for (unsigned pass = 0; pass < 10; ++pass) {
+        invalidate_domain();
+    }
+    expect_mapped(second_, 50, 100);
+    EXPECT_EQ(host().missing_leaves, 50U);
+}
+
+}  // namespace
+}  // namespace umbra::testing
