@@ -1037,32 +1037,53 @@ void AddressSpace::check_ram() {
     if (!ram_.update(unit_.ram, previous_ram_)) {
         return;
     }
-    const auto moved = [this](LeafRef leaf) {
-        const DecodedEntry entry =
-            mirror_.format().decode(leaf.table->level, leaf.table->copy[leaf.slot]);
+    HostRun run;
+    mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
+        if (!leaf.joined()) {
+            follow_ram(run);
+            run = {.first = leaf};
+        }
+        run.end = leaf.iova() + leaf.bytes();
+        const DecodedEntry entry = decoded(*leaf.table, leaf.slot);
         const Access access = entry.access & leaf.table->access;
-        return !RamSnapshot::same(ram_, access, previous_ram_, access, entry.address, leaf.bytes());
-    };
-    // What goes was mapped, and what stays of split mappings still is, as RAM was.
-    std::swap(ram_, previous_ram_);
-    mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
-        if (moved(leaf)) {
-            const std::uint64_t irregular = irregular_leaves_;
-            emit_removal(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot));
-            // Of a leaf in pieces, some may be where they were.
-            tally_.resizes += irregular - irregular_leaves_;
-            flush_if_full();
-        }
+        const bool same =
+            RamSnapshot::same(ram_, access, previous_ram_, access, entry.address, leaf.bytes());
+        (same ? run.some_stay : run.some_move) = true;
     });
+    follow_ram(run);
     flush();
+}
+
+void AddressSpace::follow_ram(const HostRun& run) {
+    if (!run.first) {
+        return;
+    }
+    const DecodedEntry entry = decoded(*run.first.table, run.first.slot);
+    const Access access = entry.access & run.first.table->access;
+    const std::uint64_t bytes = run.end - run.first.iova();
+    const bool joined = bytes != run.first.bytes();
+    // Joined leaves lie in one run of RAM. If a border has come between them, they have to come
+    // apart on the host too, even if all of them are where they were.
+    if (!run.some_move && (!joined || ram_.run_around(entry.address, bytes) != nullptr)) {
+        return;
+    }
+    if (run.some_stay || previous_ram_.in_pieces(entry.address, bytes, access) ||
+        ram_.in_pieces(entry.address, bytes, access)) {
+        ++tally_.resizes;
+    }
+    const IovaRange range = {run.first.iova(), run.end - 1};
+    // What goes was mapped as RAM was. Nothing is carried out meanwhile: it goes as a whole, and
+    // comes after everything that is in the delta.
     std::swap(ram_, previous_ram_);
-    mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
-        if (moved(leaf)) {
-            emit_addition(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot), leaf.bytes());
-            flush_if_full();
-        }
+    mirror_.leaves(range, [this](LeafRef leaf) {
+        emit_removal(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot));
     });
-    flush();
+    std::swap(ram_, previous_ram_);
+    mirror_.leaves(range, [this](LeafRef leaf) {
+        emit_addition(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot), leaf.bytes());
+        flush_if_full();
+    });
+    flush_if_full();
 }
 
 }  // namespace umbra::shadow

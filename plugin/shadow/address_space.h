@@ -220,8 +220,17 @@ class AddressSpace {
     void flush_if_full();
     void flush();
 
-    // Guest RAM may have moved: what resolves differently is mapped anew.
+    // Leaves that are one mapping on the host, as RAM was before it changed.
+    struct HostRun {
+        LeafRef first{};
+        Iova end{};
+        bool some_move = false;
+        bool some_stay = false;
+    };
+    // Guest RAM may have moved: what resolves differently is mapped anew, together with all that is
+    // one mapping with it.
     void check_ram();
+    void follow_ram(const HostRun& run);
     void begin(SyncJob& job);
     [[nodiscard]] bool walk(SyncJob& job);
     [[nodiscard]] bool retry(SyncJob& job);

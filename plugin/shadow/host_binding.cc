@@ -529,6 +529,7 @@ bool HostBinding::map_run(LeafRef first, Iova end) {
     if (const RamPiece piece = ram_->whole(entry.address, bytes, access); piece.bytes != 0) {
         return map({first.iova(), bytes, piece.host, entry.address, piece.access});
     }
+    // Only a leaf by itself can lie in several runs of RAM.
     return map_pieces(first);
 }
 

@@ -54,7 +54,8 @@ void Plan::add_rest(LeafRef first, Iova end, bool first_of_mapping, UnmapPart& p
     const vtd::DecodedEntry leaf =
         mirror.format().decode(first.table->level, first.table->copy[first.slot]);
     const std::uint64_t bytes = end - first.iova();
-    // Leaves are only joined inside one run of RAM, and with the same access.
+    // Leaves are only joined inside one run of RAM, and with the same access. When RAM changes,
+    // runs for which that is not true any more are mapped anew first.
     const RamPiece piece = ram.whole(leaf.address, bytes, leaf.access & first.table->access);
     part.mapped_bytes += bytes;
     rests_.push_back(

@@ -75,6 +75,14 @@ class RamSnapshot {
         }
     }
 
+    // Whether some of [guest, guest + bytes) can be reached with some of `access`, and not all of
+    // it in one run.
+    [[nodiscard]] bool in_pieces(Gpa guest, std::uint64_t bytes, Access access) const {
+        bool any = false;
+        pieces(guest, bytes, access, [&](const RamPiece&) { any = true; });
+        return any && whole(guest, bytes, access).bytes == 0;
+    }
+
     // Whether a mapping of [guest, guest + bytes) in `a` with `access_a` is the same on the host as
     // one in `b` with `access_b`: a device cannot write to ROM, whatever its tables allow.
     [[nodiscard]] static bool same(const RamSnapshot& a, Access access_a, const RamSnapshot& b,

@@ -229,10 +229,17 @@ class Model {
             {ram + 8 * kMiB, 2 * kMiB, host + 600 * kMiB, true},
             {ram + 11 * kMiB, 20 * kMiB, host + 11 * kMiB, false},
         };
-        if (choice % 3 == 1) {
+        if (choice % 4 == 1) {
             runs[2].host = host + 700 * kMiB;
-        } else if (choice % 3 == 2) {
+        } else if (choice % 4 == 2) {
             runs.erase(runs.begin() + 2);
+        } else if (choice % 4 == 3) {
+            // Another border, with everything where it was.
+            const std::uint64_t first_half = 2 * kMiB + 40 * kPageSize;
+            runs[1].bytes -= first_half;
+            runs[1].first = ram + first_half;
+            runs[1].host = host + first_half;
+            runs.insert(runs.begin() + 1, {ram, first_half, host, false});
         }
         machine_.ram.set(std::move(runs));
     }

@@ -17,6 +17,7 @@ constexpr Gpa kRam = FakeMachine::kRam;
 constexpr HostAddress kHost = FakeMachine::kHost;
 const SourceId kFirst(0, 0x08);
 const SourceId kSecond(0, 0x10);
+constexpr FakeRamMap::Target kNothing{};
 
 constexpr Iova page(unsigned number) {
     return Iova(number * kPageSize);
@@ -153,6 +154,50 @@ TEST_F(RetriesOfLeaves, LeavesThatFailDoNotKeepOthersOfTheirTableFromBeingTried)
     }
     expect_mapped(second_, 50, 100);
     EXPECT_EQ(host().missing_leaves, 50U);
+}
+
+TEST_F(Retries, RunAcrossANewBorderOfRamIsMappedAnew) {
+    tables_.map_pages(page(0), kRam, 8, Access::read);
+    invalidate_domain();
+    ASSERT_EQ(first_.recorder.mappings().size(), 1U);
+    // Nothing lies elsewhere now, nor can it be reached in another way.
+    const std::uint64_t rest = FakeMachine::kRamBytes - 4 * kPageSize;
+    machine_.ram.set({{kRam, 4 * kPageSize, kHost, false},
+                      {kRam + 4 * kPageSize, rest, kHost + 4 * kPageSize, true}});
+    machine_.manager.add_device(second_);
+    for (const FakeDevice* device : {&first_, &second_}) {
+        expect_mapped(*device, 0, 8, Access::read);
+        EXPECT_EQ(device->recorder.mappings().size(), 2U);
+    }
+    EXPECT_EQ(host().missing_leaves, 0U);
+    EXPECT_EQ(host().live_mappings, 4U);
+    EXPECT_EQ(host().pinned_bytes, 16 * kPageSize);
+    EXPECT_TRUE(machine_.manager.verify().clean());
+    EXPECT_EQ(machine_.manager.counters().sync.resizes, 1U) << "what stays was away for a moment";
+
+    // What a split leaves lies in one run of RAM.
+    tables_.unmap(page(1));
+    invalidate(page(1));
+    EXPECT_EQ(host().splits, 2U);
+    expect_mapped(second_, 2, 8, Access::read);
+    EXPECT_EQ(mapped(second_.recorder, page(1)), kNothing);
+    EXPECT_EQ(first_.recorder.violations() + second_.recorder.violations(), 0U);
+}
+
+TEST_F(Retries, SplitOfARunAcrossANewBorderOfRam) {
+    tables_.map_pages(page(0), kRam, 8, Access::read);
+    invalidate_domain();
+    const std::uint64_t rest = FakeMachine::kRamBytes - 4 * kPageSize;
+    machine_.ram.set({{kRam, 4 * kPageSize, kHost, false},
+                      {kRam + 4 * kPageSize, rest, kHost + 4 * kPageSize, true}});
+    tables_.unmap(page(1));
+    invalidate(page(1));
+    EXPECT_EQ(mapped(first_.recorder, page(1)), kNothing);
+    expect_mapped(first_, 2, 8, Access::read);
+    EXPECT_EQ(first_.recorder.violations(), 0U);
+    EXPECT_EQ(host().map_failures, 0U);
+    EXPECT_EQ(host().pinned_bytes, 7 * kPageSize);
+    EXPECT_TRUE(machine_.manager.verify().clean());
 }
 
 }  // namespace
