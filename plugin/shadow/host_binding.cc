@@ -347,20 +347,20 @@ void HostBinding::trim_stuck(Iova iova, std::uint64_t bytes) {
 
 void HostBinding::retry_unmaps(IovaRange range) {
     unsigned failures = 0;
-    // Whatever a retry trims or leaves behind, each stretch is tried once: those that stay move to
-    // the front.
-    for (std::size_t left = stuck_.size(), i = 0; left > 0 && i < stuck_.size(); --left) {
-        const Stuck stuck = stuck_[i];
-        if (!range.overlaps(range_of(stuck.iova, stuck.bytes))) {
+    ++unmap_round_;
+    for (std::size_t i = 0; i < stuck_.size();) {
+        Stuck& stuck = stuck_[i];
+        if (stuck.round == unmap_round_ || !range.overlaps(range_of(stuck.iova, stuck.bytes))) {
             ++i;
             continue;
         }
+        stuck.round = unmap_round_;
         ++tally_.counts.unmap_retries;
-        if (!unmap(stuck.iova, stuck.bytes).ok()) {
-            ++i;
-            if (++failures == kFailuresInRow) {
-                break;
-            }
+        if (unmap(stuck.iova, stuck.bytes).ok()) {
+            // Others may have gone or come apart with it, so that nothing is where it was.
+            i = 0;
+        } else if (++failures == kFailuresInRow) {
+            break;
         }
     }
     apply();

@@ -101,6 +101,7 @@ class HostBinding {
         std::uint64_t bytes = 0;
         std::uint64_t mappings = 0;
         std::uint64_t mapped_bytes = 0;
+        unsigned round = 0;  // of retries, in which it was tried last
         [[nodiscard]] Iova end() const { return iova + bytes; }
     };
 
@@ -156,6 +157,7 @@ class HostBinding {
     unsigned failures_in_row_ = 0;
     bool limit_hit_ = false;  // ENOSPC, and nothing was unmapped since
     std::vector<Stuck> stuck_;
+    unsigned unmap_round_ = 0;
     Tally tally_;
 };
 
