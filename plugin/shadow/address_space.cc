@@ -152,8 +152,15 @@ void AddressSpace::begin(SyncJob& job) {
     }
     for (HostBinding* binding : bindings_) {
         binding->begin();
+        bool any = false;
         for (std::size_t i = 0; i < ranges_.size() && binding->has_stuck(); ++i) {
-            binding->retry_unmaps(ranges_[i]);
+            any = binding->retry_unmaps(ranges_[i]) || any;
+        }
+        if (any && binding->has_lost()) {
+            // What went along, but is still wanted, is not to wait until the tables are done. What
+            // there is no time for does: it is tried again then.
+            HostBinding::RetryPass pass;
+            (void)binding->retry_lost(pass, unit_.clock, deadline_ns_);
         }
     }
     job.cursor = ranges_[0].first;
@@ -189,11 +196,13 @@ bool AddressSpace::retry(SyncJob& job) {
     const std::uint64_t start = unit_.clock.now_ns();
     bool in_time = true;
     while (in_time && job.binding < bindings_.size()) {
-        in_time = bindings_[job.binding]->retry_maps(ranges_[job.retry_range], job.pass,
-                                                     unit_.clock, deadline_ns_);
+        HostBinding& binding = *bindings_[job.binding];
+        in_time = job.retry_range == 0 ? binding.retry_lost(job.pass, unit_.clock, deadline_ns_)
+                                       : binding.retry_maps(ranges_[job.retry_range - 1], job.pass,
+                                                            unit_.clock, deadline_ns_);
         if (in_time) {
             job.pass = {};
-            if (++job.retry_range == ranges_.size()) {
+            if (++job.retry_range > ranges_.size()) {
                 job.retry_range = 0;
                 ++job.binding;
             }
@@ -1037,6 +1046,7 @@ void AddressSpace::check_ram() {
     if (!ram_.update(unit_.ram, previous_ram_)) {
         return;
     }
+    unit_.delta.remaps = true;
     HostRun run;
     mirror_.leaves(IovaRange::everything(), [&](LeafRef leaf) {
         if (!leaf.joined()) {
@@ -1052,6 +1062,7 @@ void AddressSpace::check_ram() {
     });
     follow_ram(run);
     flush();
+    unit_.delta.remaps = false;
 }
 
 void AddressSpace::follow_ram(const HostRun& run) {

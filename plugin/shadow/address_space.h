@@ -83,7 +83,7 @@ struct SyncJob {
     std::size_t walk_range = 0;
     Iova cursor{};
     std::size_t binding = 0;
-    std::size_t retry_range = 0;
+    std::size_t retry_range = 0;  // 0: what is lost, wherever it is; then the ranges of the job
     HostBinding::RetryPass pass{};
     std::uint64_t refused_mappings = 0;
     std::uint64_t refused_tables = 0;

@@ -64,6 +64,10 @@ struct Delta {
         in_pieces.clear();
     }
 
+    // Whether what comes was mapped before, as when guest RAM moves: then it is no less urgent than
+    // the rest of a split. Outlasts clear().
+    bool remaps = false;
+
     std::vector<Removal> removals;
     // One map call each, but for leaves that cross from one stretch of guest RAM to another and
     // take several calls. `in_pieces` has the indices of those, ascending; of them only `iova` and

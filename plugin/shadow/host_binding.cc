@@ -67,7 +67,8 @@ void HostBinding::join(const Mirror& mirror, const RamSnapshot& ram, TroubleLog&
 
 void HostBinding::miss_everything() {
     first_pass_ = true;
-    retry_from_ = 0;
+    missing_from_ = 0;
+    lost_.clear();
     mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) { mark_missing(leaf); });
 }
 
@@ -119,6 +120,7 @@ void HostBinding::leave() {
     tally_.counts.bytes_unmapped = static_cast<std::uint64_t>(-tally_.pinned);
     tally_.missing = -static_cast<std::int64_t>(sinks_[0]->missing_leaves);
     missing_.clear();
+    lost_.clear();
     apply();
     sinks_[2]->live_mappings -= static_cast<std::uint64_t>(stuck_mappings);
     sinks_[2]->pinned_bytes -= static_cast<std::uint64_t>(stuck_bytes);
@@ -173,7 +175,13 @@ void HostBinding::not_mapped(const HostMapping& mapping, int error) {
     ++tally_.counts.map_calls;
     ++tally_.counts.map_failures;
     limit_hit_ = limit_hit_ || error == ENOSPC;
-    log_->report(Trouble::map_failed, range_of(mapping.iova, mapping.bytes), error);
+    const IovaRange range = range_of(mapping.iova, mapping.bytes);
+    // What is to stay of a split whose unmap was refused is still there as part of that.
+    const bool still_there =
+        error == EEXIST && is_stuck(range) && lost_.has(mirror_->leaf_at(mapping.iova));
+    if (!still_there) {
+        log_->report(Trouble::map_failed, range, error);
+    }
 }
 
 void HostBinding::execute(const Plan& plan, const Delta& delta) {
@@ -206,16 +214,19 @@ void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
         ++tally_.counts.splits;
     }
     for (const Rest& rest : plan.rests(part)) {
-        if (is_missing(mirror_->leaf_at(rest.mapping.iova))) {
+        const bool was_missing = is_missing(mirror_->leaf_at(rest.mapping.iova));
+        if (was_missing) {
             // It was not mapped here, so it did not go either.
             tally_.live += rest.first_of_mapping ? 1 : 0;
             tally_.pinned += static_cast<std::int64_t>(rest.mapping.bytes);
             tally_.counts.bytes_unmapped -= rest.mapping.bytes;
         }
-        if (!map(rest.mapping)) {
-            mark_missing(rest.mapping.iova, rest.mapping.bytes);
-        } else if (!missing_.empty()) {
-            clear_missing(rest.mapping.iova, rest.mapping.bytes);
+        if (map(rest.mapping)) {
+            if (!missing_.empty()) {
+                clear_missing(rest.mapping.iova, rest.mapping.bytes);
+            }
+        } else if (!was_missing) {
+            mark_missing(rest.mapping.iova, rest.mapping.bytes, Missing::lost);
         }
     }
 }
@@ -228,8 +239,9 @@ void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
         if (is_missing(mirror_->leaf_at(rest.mapping.iova))) {
             stuck.mappings -= rest.first_of_mapping ? 1 : 0;
             stuck.mapped_bytes -= rest.mapping.bytes;
+        } else {
+            mark_missing(rest.mapping.iova, rest.mapping.bytes, Missing::lost);
         }
-        mark_missing(rest.mapping.iova, rest.mapping.bytes);
     }
     stuck_.push_back(stuck);
 }
@@ -240,25 +252,26 @@ bool HostBinding::gave_up() const {
 
 void HostBinding::map_additions(const Delta& delta) {
     const std::span<const HostMapping> additions(delta.additions);
+    const Missing how = delta.remaps ? Missing::lost : Missing::plain;
     std::size_t done = 0;
     for (const std::size_t index : delta.in_pieces) {
-        map_each(additions.subspan(done, index - done));
+        map_each(additions.subspan(done, index - done), how);
         done = index + 1;
         const HostMapping& leaf = additions[index];
         if (gave_up()) {
-            mark_missing(leaf.iova, leaf.bytes);
+            mark_missing(leaf.iova, leaf.bytes, how);
             continue;
         }
         const bool ok = map_pieces(mirror_->leaf_at(leaf.iova));
         if (!ok) {
-            mark_missing(leaf.iova, leaf.bytes);
+            mark_missing(leaf.iova, leaf.bytes, how);
         }
         count_new(ok);
     }
-    map_each(additions.subspan(done));
+    map_each(additions.subspan(done), how);
 }
 
-void HostBinding::map_each(std::span<const HostMapping> mappings) {
+void HostBinding::map_each(std::span<const HostMapping> mappings, Missing how) {
     while (!mappings.empty() && !gave_up()) {
         const MapProgress progress = mapper_.map_all(mappings);
         mapped(mappings.first(progress.mapped));
@@ -270,12 +283,12 @@ void HostBinding::map_each(std::span<const HostMapping> mappings) {
         }
         const HostMapping& failed = mappings[progress.mapped];
         not_mapped(failed, progress.result.error());
-        mark_missing(failed.iova, failed.bytes);
+        mark_missing(failed.iova, failed.bytes, how);
         count_new(false);
         mappings = mappings.subspan(progress.mapped + 1);
     }
     for (const HostMapping& mapping : mappings) {
-        mark_missing(mapping.iova, mapping.bytes);
+        mark_missing(mapping.iova, mapping.bytes, how);
     }
 }
 
@@ -309,6 +322,12 @@ bool HostBinding::map_pieces(LeafRef leaf) {
 
 // ---- What is stuck ----
 
+bool HostBinding::is_stuck(IovaRange range) const {
+    return std::any_of(stuck_.begin(), stuck_.end(), [&](const Stuck& stuck) {
+        return range.overlaps(range_of(stuck.iova, stuck.bytes));
+    });
+}
+
 void HostBinding::trim_stuck(Iova iova, std::uint64_t bytes) {
     const Iova end = iova + bytes;
     for (std::size_t i = 0; i < stuck_.size();) {
@@ -336,6 +355,7 @@ void HostBinding::trim_stuck(Iova iova, std::uint64_t bytes) {
         } else {
             tally_.live -= static_cast<std::int64_t>(stuck.mappings);
             tally_.pinned -= static_cast<std::int64_t>(stuck.mapped_bytes);
+            tally_.counts.bytes_unmapped += stuck.mapped_bytes;
             stuck = stuck_.back();
             stuck_.pop_back();
         }
@@ -345,7 +365,8 @@ void HostBinding::trim_stuck(Iova iova, std::uint64_t bytes) {
     }
 }
 
-void HostBinding::retry_unmaps(IovaRange range) {
+bool HostBinding::retry_unmaps(IovaRange range) {
+    bool any = false;
     unsigned failures = 0;
     ++unmap_round_;
     for (std::size_t i = 0; i < stuck_.size();) {
@@ -358,12 +379,14 @@ void HostBinding::retry_unmaps(IovaRange range) {
         ++tally_.counts.unmap_retries;
         if (unmap(stuck.iova, stuck.bytes).ok()) {
             // Others may have gone or come apart with it, so that nothing is where it was.
+            any = true;
             i = 0;
         } else if (++failures == kFailuresInRow) {
             break;
         }
     }
     apply();
+    return any;
 }
 
 // ---- What is missing ----
@@ -372,8 +395,13 @@ void HostBinding::mark_missing(LeafRef leaf) {
     tally_.missing += missing_.add(leaf) ? 1 : 0;
 }
 
-void HostBinding::mark_missing(Iova iova, std::uint64_t bytes) {
-    mirror_->leaves(range_of(iova, bytes), [this](LeafRef leaf) { mark_missing(leaf); });
+void HostBinding::mark_missing(Iova iova, std::uint64_t bytes, Missing how) {
+    mirror_->leaves(range_of(iova, bytes), [&](LeafRef leaf) {
+        mark_missing(leaf);
+        if (how == Missing::lost) {
+            lost_.add(leaf);
+        }
+    });
 }
 
 void HostBinding::clear_missing(LeafRef leaf) {
@@ -381,6 +409,7 @@ void HostBinding::clear_missing(LeafRef leaf) {
         return;
     }
     --tally_.missing;
+    lost_.remove(leaf);
     if (missing_.empty()) {
         log_->heal(Trouble::map_failed);
     }
@@ -412,10 +441,29 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& cloc
         first_pass_ = false;
         return true;
     }
+    const bool in_time = retry(missing_, range, missing_from_, pass, clock, deadline_ns);
+    if (range == IovaRange::everything()) {
+        first_pass_ = first_pass_ && !in_time;
+    }
+    return in_time;
+}
+
+bool HostBinding::retry_lost(RetryPass& pass, const Clock& clock, std::uint64_t deadline_ns) {
+    return limit_hit_ ||
+           retry(lost_, IovaRange::everything(), lost_from_, pass, clock, deadline_ns);
+}
+
+bool HostBinding::retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& from,
+                        RetryPass& pass, const Clock& clock, std::uint64_t deadline_ns) {
+    if (!pass.started) {
+        pass = {.started = true, .from = from};
+        if (!start_part(range, pass)) {
+            return true;
+        }
+    }
     bool in_time = true;
-    bool gave_up = false;
     const Table* table = nullptr;
-    while (const LeafRef leaf = next_run(range, pass)) {
+    while (const LeafRef leaf = next_run(leaves, range, pass)) {
         // One table is done in each call, however little time there is.
         if (table != nullptr && table != leaf.table && clock.now_ns() >= deadline_ns) {
             pass.next = LeafSet::place(*leaf.table, leaf.slot);
@@ -426,13 +474,11 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& cloc
         if (retry_run(leaf)) {
             pass.failures = 0;
         } else if (limit_hit_ || ++pass.failures == kFailuresInRow) {
-            gave_up = true;
+            if (range == IovaRange::everything()) {
+                from = pass.next;
+            }
             break;
         }
-    }
-    if (range == IovaRange::everything()) {
-        retry_from_ = gave_up ? pass.next : retry_from_;
-        first_pass_ = first_pass_ && !in_time;
     }
     apply();
     return in_time;
@@ -441,9 +487,9 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& cloc
 bool HostBinding::start_part(IovaRange range, RetryPass& pass) const {
     if (range == IovaRange::everything()) {
         // From where the pass before gave up to the end, and from the start to there.
-        pass.next = pass.part == 0 ? retry_from_ : 0;
-        pass.last = pass.part == 0 ? LeafSet::kNowhere : retry_from_ - 1;
-        return pass.part == 0 || (pass.part == 1 && retry_from_ != 0);
+        pass.next = pass.part == 0 ? pass.from : 0;
+        pass.last = pass.part == 0 ? LeafSet::kNowhere : pass.from - 1;
+        return pass.part == 0 || (pass.part == 1 && pass.from != 0);
     }
     // The tables that start in the range, or with the lowest one in it; then those of higher levels
     // that start before and have an entry for the start of the range.
@@ -464,15 +510,9 @@ bool HostBinding::start_part(IovaRange range, RetryPass& pass) const {
     return false;
 }
 
-LeafRef HostBinding::next_run(IovaRange range, RetryPass& pass) const {
-    if (!pass.started) {
-        pass.started = true;
-        if (!start_part(range, pass)) {
-            return {};
-        }
-    }
+LeafRef HostBinding::next_run(const LeafSet& leaves, IovaRange range, RetryPass& pass) const {
     while (true) {
-        const LeafSet::Place place = missing_.next(pass.next);
+        const LeafSet::Place place = leaves.next(pass.next);
         if (place == LeafSet::kNowhere || place > pass.last) {
             ++pass.part;
             if (!start_part(range, pass)) {
@@ -494,8 +534,8 @@ LeafRef HostBinding::next_run(IovaRange range, RetryPass& pass) const {
             pass.next = LeafSet::place(table, vtd::level_index(range.first, table.level));
             continue;
         }
-        // A run is missing as a whole, and it is tried once: by its first leaf, or the first one in
-        // the range. What follows in the same table need not be looked at again.
+        // A run is among them as a whole, and it is tried once: by its first leaf, or the first one
+        // in the range. What follows in the same table need not be looked at again.
         const Iova end = mirror_->end_of_run(leaf);
         pass.next = end <= table.last() ? LeafSet::place(table, vtd::level_index(end, table.level))
                                         : LeafSet::after(table);
@@ -523,7 +563,7 @@ bool HostBinding::map_run(LeafRef first, Iova end) {
     const vtd::DecodedEntry entry = decode(*mirror_, first);
     const std::uint64_t bytes = end - first.iova();
     const Access access = entry.access & first.table->access;
-    if (!first_pass_) {
+    if (!first_pass_ || lost_.has(first)) {
         ++tally_.counts.map_retries;
     }
     if (const RamPiece piece = ram_->whole(entry.address, bytes, access); piece.bytes != 0) {

@@ -7,9 +7,13 @@
 //
 //   missing   leaves that the host refused, or that it was not asked for yet (a device that has
 //             just come to the domain misses everything)
+//   lost      those of them that had been mapped, and had to go for a moment only: what a split
+//             leaves, or RAM that moves
 //   stuck     stretches whose unmap the host refused: something may still be mapped there
 //
-// Both are tried again. A coalesced run of leaves is missing as a whole or not at all.
+// All are tried again: what is lost by every sync of the domain, since nothing in the guest changed
+// that would make it invalidate just that; the rest by those that concern it. A coalesced run of
+// leaves is missing, and lost, as a whole or not at all.
 //
 // Threading: one thread at a time.
 #pragma once
@@ -57,11 +61,13 @@ class HostBinding {
     // thousands of leaves must not cost as many calls.
     void execute(const Plan& plan, const Delta& delta);
 
-    // Unmaps again what is stuck in `range`.
-    void retry_unmaps(IovaRange range);
+    // Unmaps again what is stuck in `range`. True if any of it went, perhaps together with what is
+    // lost.
+    bool retry_unmaps(IovaRange range);
     // How far a pass over what is missing has come.
     struct RetryPass {
         bool started = false;
+        LeafSet::Place from = 0;  // where it began, if it is over everything
         unsigned part = 0;        // of the parts that it consists of
         LeafSet::Place next = 0;  // of the part under way
         LeafSet::Place last = 0;  // the same
@@ -73,7 +79,10 @@ class HostBinding {
     // `pass`.
     [[nodiscard]] bool retry_maps(IovaRange range, RetryPass& pass, const Clock& clock,
                                   std::uint64_t deadline_ns);
+    // The same for what is lost, wherever it is.
+    [[nodiscard]] bool retry_lost(RetryPass& pass, const Clock& clock, std::uint64_t deadline_ns);
 
+    [[nodiscard]] bool has_lost() const { return !lost_.empty(); }
     [[nodiscard]] bool has_missing() const { return !missing_.empty(); }
     [[nodiscard]] bool has_stuck() const { return !stuck_.empty(); }
     [[nodiscard]] bool is_missing(LeafRef leaf) const { return missing_.has(leaf); }
@@ -123,23 +132,30 @@ class HostBinding {
     void mapped(std::span<const HostMapping> mappings);
     void not_mapped(const HostMapping& mapping, int error);
     void map_additions(const Delta& delta);
+    // Whether what is missing now was there before.
+    enum class Missing : std::uint8_t { plain, lost };
     // Each is mapped or missing afterwards.
-    void map_each(std::span<const HostMapping> mappings);
+    void map_each(std::span<const HostMapping> mappings, Missing how);
     void count_new(bool ok) { failures_in_row_ = ok ? 0 : failures_in_row_ + 1; }
     // The host takes no more, so that nothing is to be gained by asking for new ones.
     [[nodiscard]] bool gave_up() const;
+    [[nodiscard]] bool is_stuck(IovaRange range) const;
     void trim_stuck(Iova iova, std::uint64_t bytes);
 
     void mark_missing(LeafRef leaf);
-    void mark_missing(Iova iova, std::uint64_t bytes);
+    void mark_missing(Iova iova, std::uint64_t bytes, Missing how);
     void clear_missing(LeafRef leaf);
     void clear_missing(Iova iova, std::uint64_t bytes);
     void miss_everything();
+    // A pass over those of `leaves` in `range`. One over everything begins at `from`, and leaves
+    // there where it gave up.
+    [[nodiscard]] bool retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& from,
+                             RetryPass& pass, const Clock& clock, std::uint64_t deadline_ns);
     // A pass goes through one stretch of places after the other. Makes the one that is `part` the
     // pass's own; false if there is none any more.
     [[nodiscard]] bool start_part(IovaRange range, RetryPass& pass) const;
-    // The next leaf of the pass that is missing and stands for its run; none when it is through.
-    [[nodiscard]] LeafRef next_run(IovaRange range, RetryPass& pass) const;
+    // The next leaf of the pass that stands for its run; none when it is through.
+    [[nodiscard]] LeafRef next_run(const LeafSet& leaves, IovaRange range, RetryPass& pass) const;
     // Tries the run that `leaf` belongs to.
     [[nodiscard]] bool retry_run(LeafRef leaf);
     [[nodiscard]] bool map_run(LeafRef first, Iova end);
@@ -152,8 +168,11 @@ class HostBinding {
     TroubleLog* log_ = nullptr;
 
     LeafSet missing_;
-    LeafSet::Place retry_from_ = 0;  // where the next pass over everything begins
-    bool first_pass_ = false;        // what is missing was not tried yet
+    LeafSet lost_;  // all of it is missing too
+    // Where the next passes over everything begin.
+    LeafSet::Place missing_from_ = 0;
+    LeafSet::Place lost_from_ = 0;
+    bool first_pass_ = false;  // what is missing was not tried yet
     unsigned failures_in_row_ = 0;
     bool limit_hit_ = false;  // ENOSPC, and nothing was unmapped since
     std::vector<Stuck> stuck_;
