@@ -92,6 +92,11 @@ void AddressSpace::attach(HostBinding& binding) {
 void AddressSpace::detach(HostBinding& binding) {
     std::erase(bindings_, &binding);
     binding.leave();
+    if (binding.has_stuck() && !any_stuck()) {
+        log_.forget(Trouble::unmap_refused);
+    }
+    look_for_missing();
+    heal_calls();
 }
 
 void AddressSpace::clear_counters() {
@@ -235,6 +240,8 @@ void AddressSpace::finish(SyncJob& job) {
     latency.host_ns.record(job.host_ns);
     latency.total_ns.record(job.compare_ns + job.host_ns);
 
+    look_for_missing();
+    heal_calls();
     if (irregular_leaves_ == 0) {
         log_.heal(Trouble::not_ram);
     }
@@ -250,6 +257,20 @@ void AddressSpace::finish(SyncJob& job) {
             log_.heal(Trouble::table_loop);
         }
     }
+}
+
+void AddressSpace::heal_calls() {
+    if (!any_missing_) {
+        log_.heal(Trouble::map_failed);
+    }
+    if (!any_stuck()) {
+        log_.heal(Trouble::unmap_refused);
+    }
+}
+
+bool AddressSpace::any_stuck() const {
+    return std::any_of(bindings_.begin(), bindings_.end(),
+                       [](const HostBinding* binding) { return binding->has_stuck(); });
 }
 
 bool AddressSpace::time_is_up(Iova done) {

@@ -235,6 +235,10 @@ class AddressSpace {
     [[nodiscard]] bool walk(SyncJob& job);
     [[nodiscard]] bool retry(SyncJob& job);
     void finish(SyncJob& job);
+    // Calls that were refused are told once for all devices, so they have healed when no device has
+    // any.
+    void heal_calls();
+    [[nodiscard]] bool any_stuck() const;
     void account();
 
     const DomainKey key_;

@@ -360,9 +360,6 @@ void HostBinding::trim_stuck(Iova iova, std::uint64_t bytes) {
             stuck_.pop_back();
         }
     }
-    if (stuck_.empty() && log_ != nullptr) {
-        log_->heal(Trouble::unmap_refused);
-    }
 }
 
 bool HostBinding::retry_unmaps(IovaRange range) {
@@ -410,9 +407,6 @@ void HostBinding::clear_missing(LeafRef leaf) {
     }
     --tally_.missing;
     lost_.remove(leaf);
-    if (missing_.empty()) {
-        log_->heal(Trouble::map_failed);
-    }
 }
 
 void HostBinding::clear_missing(Iova iova, std::uint64_t bytes) {

@@ -77,6 +77,10 @@ void TroubleLog::report(Trouble trouble, IovaRange range, int error) {
     }
 }
 
+void TroubleLog::forget(Trouble trouble) {
+    told_[static_cast<std::size_t>(trouble)] = false;
+}
+
 void TroubleLog::heal(Trouble trouble) {
     if (std::exchange(told_[static_cast<std::size_t>(trouble)], false)) {
         events_.healed(domain_, trouble);

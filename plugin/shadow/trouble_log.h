@@ -20,6 +20,8 @@ class TroubleLog {
     void report(Trouble trouble, IovaRange range, int error);
     // Everything of this kind is in place now.
     void heal(Trouble trouble);
+    // It is not the domain's any more, healed or not: told anew when there is more of this kind.
+    void forget(Trouble trouble);
 
   private:
     static constexpr std::size_t kKinds = 6;

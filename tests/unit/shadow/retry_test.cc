@@ -393,5 +393,82 @@ TEST_F(Retries, WhatRamThatMovesHadMappedIsTriedByEverySync) {
     EXPECT_EQ(host().missing_leaves, 0U);
 }
 
+// ---- What the operator is told, of all devices of a domain ----
+
+int fail_maps(bool is_map, Iova /*iova*/, std::uint64_t /*bytes*/) {
+    return is_map ? ENOMEM : 0;
+}
+int refuse_unmaps(bool is_map, Iova /*iova*/, std::uint64_t /*bytes*/) {
+    return is_map ? 0 : EBUSY;
+}
+
+TEST_F(RetriesWithStop, TroubleLeavesWithItsDevice) {
+    machine_.manager.add_device(second_);
+    first_.recorder.fail = fail_maps;
+    tables_.map(page(0), kRam);
+    invalidate(page(0));
+    EXPECT_EQ(machine_.events.stops, 1U);
+    machine_.contexts.block(kFirst);
+    machine_.manager.context_device(kDomain, kFirst, 0);
+    EXPECT_EQ(machine_.events.healings, std::vector{Trouble::map_failed});
+
+    second_.recorder.fail = fail_maps;
+    tables_.map(page(1), kRam);
+    invalidate(page(1));
+    EXPECT_EQ(machine_.events.stops, 2U);
+}
+
+TEST_F(Retries, TroubleHasHealedWhenNoDeviceHasIt) {
+    machine_.manager.add_device(second_);
+    first_.recorder.entry_limit = second_.recorder.entry_limit = 0;
+    tables_.map(page(0), kRam);
+    invalidate(page(0));
+    EXPECT_EQ(machine_.events.count(Trouble::map_failed), 1U);
+    first_.recorder.entry_limit = 1;
+    invalidate(page(0));
+    EXPECT_EQ(host().missing_leaves, 1U);
+    EXPECT_TRUE(machine_.events.healings.empty());
+    second_.recorder.entry_limit = 1;
+    invalidate(page(0));
+    EXPECT_EQ(machine_.events.healings, std::vector{Trouble::map_failed});
+}
+
+TEST_F(Retries, RefusedUnmapHasHealedWhenNoDeviceHasIt) {
+    machine_.manager.add_device(second_);
+    tables_.map(page(0), kRam);
+    invalidate(page(0));
+    first_.recorder.fail = second_.recorder.fail = refuse_unmaps;
+    tables_.unmap(page(0));
+    invalidate(page(0));
+    EXPECT_EQ(machine_.events.count(Trouble::unmap_refused), 1U);
+    first_.recorder.fail = nullptr;
+    invalidate(page(0));
+    EXPECT_EQ(first_.recorder.mappings().size(), 0U);
+    EXPECT_TRUE(machine_.events.healings.empty());
+    second_.recorder.fail = nullptr;
+    invalidate(page(0));
+    EXPECT_EQ(machine_.events.healings, std::vector{Trouble::unmap_refused});
+}
+
+// What a device takes out of the domain has not healed, but is no longer the domain's.
+TEST_F(Retries, RefusedUnmapOfADeviceThatLeavesIsNotToldToHaveHealed) {
+    machine_.manager.add_device(second_);
+    tables_.map(page(0), kRam);
+    invalidate(page(0));
+    first_.recorder.fail = refuse_unmaps;
+    machine_.contexts.block(kFirst);
+    machine_.manager.context_device(kDomain, kFirst, 0);
+    EXPECT_EQ(first_.recorder.mappings().size(), 1U);
+    EXPECT_EQ(machine_.events.count(Trouble::unmap_refused), 1U);
+    invalidate(page(0));
+    EXPECT_TRUE(machine_.events.healings.empty());
+
+    machine_.clock.now += std::uint64_t{3600} * 1'000'000'000;
+    second_.recorder.fail = refuse_unmaps;
+    tables_.unmap(page(0));
+    invalidate(page(0));
+    EXPECT_EQ(machine_.events.count(Trouble::unmap_refused), 2U);
+}
+
 }  // namespace
 }  // namespace umbra::testing
