@@ -36,6 +36,9 @@ static int container_map(const UmbraVfioContainer* base, hwaddr iova, uint64_t b
                                          .target = target_of(host),
                                          .flags = read_only ? IOMMU_RO : IOMMU_RW};
 
+    if (container->listener->refuse_maps) {
+        return -ENOMEM;
+    }
     return umbra_probe_listener_map(container->listener, &mapping);
 }
 

@@ -38,6 +38,7 @@ struct UmbraProbeListener {
     bool rules;                            /* changed only while off */
     bool unmaps_only;                      /* as vhost; changed only while off */
     struct UmbraProbeContainer* container; /* NULL: it is no VFIO device; likewise */
+    bool refuse_maps;                      /* of the container, as when memory runs out */
     uint64_t entry_limit;
     struct UmbraProbeCounters counters;
     struct UmbraMappingModel* model; /* not NULL while on with rules */

@@ -530,6 +530,14 @@ static const Property probe_properties[] = {
     DEFINE_PROP_UINT32("dma-entry-limit", UmbraProbe, entry_limit_property, ENTRY_LIMIT_DEFAULT),
 };
 
+static bool get_refuse_maps(Object* object, Error** errp) {
+    return UMBRA_PROBE(object)->listener.refuse_maps;
+}
+
+static void set_refuse_maps(Object* object, bool value, Error** errp) {
+    UMBRA_PROBE(object)->listener.refuse_maps = value;
+}
+
 /* What the registers say, for those who have QMP and no driver: qom-get, read-only. */
 static void probe_instance_init(Object* object) {
     struct UmbraProbeCounters* counters = &UMBRA_PROBE(object)->listener.counters;
@@ -581,6 +589,11 @@ static void probe_class_init(ObjectClass* class, UmbraClassData* data) {
         class, "container",
         "While listening, offer the vIOMMU a VFIO container to fill; its mappings lead to offsets "
         "in the machine's RAM (default off)");
+    object_class_property_add_bool(class, "refuse-maps", get_refuse_maps, set_refuse_maps);
+    object_class_property_set_description(
+        class, "refuse-maps",
+        "While true, the container refuses to map anything, for want of memory; can be changed at "
+        "any time");
     object_class_property_set_description(
         class, "dma-entry-limit",
         "With vfio-rules, the most live mappings, as type1's parameter (default 65535)");

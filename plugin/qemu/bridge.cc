@@ -56,8 +56,9 @@ class PlatformMessages final : public vtd::MessageSink {
 // completed is right and enough.
 class UnitObserver final : public vtd::InvalidationObserver {
   public:
-    UnitObserver(shadow::Manager& manager, const UmbraPlatform& platform)
-        : manager_(manager), platform_(platform) {}
+    UnitObserver(shadow::Manager& manager, umbra::OperatorEvents& events,
+                 const UmbraPlatform& platform)
+        : manager_(manager), events_(events), platform_(platform) {}
 
     void context_global() override {
         manager_.context_global();
@@ -122,7 +123,9 @@ class UnitObserver final : public vtd::InvalidationObserver {
         }
     }
     void batch_end() override { manager_.batch_end(); }
-    [[nodiscard]] bool caught_up() const override { return manager_.caught_up(); }
+    [[nodiscard]] bool caught_up() const override {
+        return manager_.caught_up() && !events_.stopping();
+    }
     [[nodiscard]] bool has_time() const override { return manager_.has_time(); }
 
   private:
@@ -136,6 +139,7 @@ class UnitObserver final : public vtd::InvalidationObserver {
     void iotlb(const UmbraScope& where) { platform_.iotlb_changed(platform_.opaque, &where); }
 
     shadow::Manager& manager_;
+    umbra::OperatorEvents& events_;
     const UmbraPlatform& platform_;
     bool interrupt_entries_changed_ = false;
 };
@@ -224,7 +228,7 @@ struct UmbraUnit {
                    .contexts = contexts,
                    .events = events,
                    .clock = clock}),
-          observer(manager, platform) {}
+          observer(manager, events, platform) {}
 
     const UmbraPlatform platform;
     GuestRam memory;
@@ -295,6 +299,8 @@ void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
 }
 
 void umbra_unit_reset(UmbraUnit* unit) noexcept {
+    // The guest that was not to see anything completed is gone.
+    unit->events.stopped();
     unit->unit.reset();
 }
 
@@ -307,6 +313,18 @@ bool umbra_unit_work(UmbraUnit* unit) noexcept {
         unit->unit.resume();
     }
     return unit->unit.has_work();
+}
+
+bool umbra_unit_machine_stopping(const UmbraUnit* unit) noexcept {
+    return unit->events.stopping();
+}
+
+void umbra_unit_machine_stopped(UmbraUnit* unit) noexcept {
+    unit->events.stopped();
+}
+
+void umbra_unit_machine_goes_on(UmbraUnit* unit) noexcept {
+    unit->manager.machine_goes_on();
 }
 
 UmbraTranslation umbra_unit_translate(UmbraUnit* unit, uint16_t source, uint64_t iova,
@@ -391,6 +409,7 @@ bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) noexcept 
     saved.interrupt_table = state->interrupt_table;
     saved.next_fault_record = state->next_fault_record;
     std::copy(std::begin(state->registers), std::end(state->registers), saved.registers.begin());
+    unit->events.stopped();
     return unit->unit.restore(saved);
 }
 

@@ -89,8 +89,10 @@ typedef struct UmbraPlatform {
     void (*interrupt_entries_changed)(void* opaque);
     /* A sentence for the operator about mappings that the host refused, or took after all. */
     void (*report)(void* opaque, bool trouble, const char* sentence);
-    /* on-map-error=stop: the machine is to stop before the guest relies on what is missing. */
-    void (*stop_machine)(void* opaque);
+    /* on-map-error=stop: the machine is to stop before the guest relies on what is missing. True
+     * if it will: the guest sees no invalidation completed before umbra_unit_machine_stopped().
+     * False if it stands still already. */
+    bool (*stop_machine)(void* opaque);
 } UmbraPlatform;
 
 /* ---- The unit ---- */
@@ -145,6 +147,13 @@ void umbra_unit_reset(UmbraUnit* unit) UMBRA_NOEXCEPT;    /* [BQL] */
  * says whether there is still some left, with the lock let go in between. [BQL] */
 bool umbra_unit_has_work(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 bool umbra_unit_work(UmbraUnit* unit) UMBRA_NOEXCEPT;
+
+/* From stop_machine's true to the next of these: [BQL] */
+bool umbra_unit_machine_stopping(const UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* What waited for it completes with the next umbra_unit_work(). [BQL] */
+void umbra_unit_machine_stopped(UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* Tries again what the host refused. What it still refuses stops the machine again. [BQL] */
+void umbra_unit_machine_goes_on(UmbraUnit* unit) UMBRA_NOEXCEPT;
 
 enum { UMBRA_ACCESS_NONE = 0, UMBRA_ACCESS_READ = 1, UMBRA_ACCESS_WRITE = 2 };
 

@@ -146,7 +146,7 @@ void OperatorEvents::healed(DomainId domain, Trouble trouble) {
 }
 
 void OperatorEvents::stop_machine(const Event& /*event*/) {
-    platform_.stop_machine(platform_.opaque);
+    stopping_ = platform_.stop_machine(platform_.opaque) || stopping_;
 }
 
 }  // namespace umbra

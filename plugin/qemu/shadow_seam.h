@@ -47,7 +47,8 @@ class RamRuns final : public shadow::RamMap {
     const GuestRam& ram_;
 };
 
-// Makes one sentence of each event: what, where, and the remedy.
+// Makes one sentence of each event: what, where, and the remedy. Remembers that the machine is
+// about to stop: until it has, the guest must not see anything completed.
 class OperatorEvents final : public shadow::Events {
   public:
     explicit OperatorEvents(const UmbraPlatform& platform) : platform_(platform) {}
@@ -56,8 +57,12 @@ class OperatorEvents final : public shadow::Events {
     void healed(DomainId domain, shadow::Trouble trouble) override;
     void stop_machine(const shadow::Event& event) override;
 
+    [[nodiscard]] bool stopping() const { return stopping_; }
+    void stopped() { stopping_ = false; }
+
   private:
     const UmbraPlatform& platform_;
+    bool stopping_ = false;
 };
 
 }  // namespace umbra

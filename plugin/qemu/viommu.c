@@ -101,7 +101,9 @@ static const PropertyHelp property_help[] = {
     {"coalesce", "on|off", "on",
      "Map what is contiguous in one host call; a later unmap of a part then splits it"},
     {"on-map-error", "report|stop", "report",
-     "When the host refuses a mapping: tell the operator and retry, or stop the machine as well"},
+     "When the host refuses a mapping: tell the operator and retry, or stop the machine as well "
+     "until "
+     "cont, which retries"},
     {"max-mappings", "NUMBER", "4194304",
      "Budget against hostile tables: leaf entries of one guest domain"},
     {"max-tables", "NUMBER", "32768",
@@ -152,9 +154,19 @@ static void schedule_work(UmbraViommu* self) {
     }
 }
 
+static void request_stop(void) {
+    qemu_system_vmstop_request_prepare();
+    qemu_system_vmstop_request(RUN_STATE_IO_ERROR);
+}
+
 static void do_work(void* opaque) {
     UmbraViommu* self = opaque;
 
+    /* By now the main loop has stopped the machine, unless the monitor's "cont" came first, which
+     * takes the request back. */
+    if (umbra_unit_machine_stopping(self->unit) && runstate_is_running()) {
+        request_stop();
+    }
     umbra_unit_work(self->unit);
     schedule_work(self);
 }
@@ -388,9 +400,12 @@ static void platform_report(void* opaque, bool trouble, const char* sentence) {
     }
 }
 
-static void platform_stop_machine(void* opaque) {
-    qemu_system_vmstop_request_prepare();
-    qemu_system_vmstop_request(RUN_STATE_IO_ERROR);
+static bool platform_stop_machine(void* opaque) {
+    if (!runstate_is_running()) {
+        return false;
+    }
+    request_stop();
+    return true;
 }
 
 static void platform_interrupt_entries_changed(void* opaque) {
@@ -538,13 +553,17 @@ static bool collect_shadow_options(UmbraViommu* self, UmbraShadowOptions* option
 /* Bridges get their bus numbers back after the unit its tables when state is loaded, and what view
  * a device behind one has depends on both. When the machine goes on, everything is in place. */
 static void run_state_changed(void* opaque, bool running, RunState state) {
+    UmbraViommu* self = opaque;
+
     if (running) {
-        update_all_spaces(opaque);
-        schedule_work(opaque);
+        update_all_spaces(self);
+        umbra_unit_machine_goes_on(self->unit);
+        schedule_work(self);
     } else {
+        umbra_unit_machine_stopped(self->unit);
         /* A machine that stands still does not write to its memory, which may be on its way to
          * somewhere else: what the guest waits for is completed before. */
-        finish_work(opaque);
+        finish_work(self);
     }
 }
 

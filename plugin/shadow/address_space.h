@@ -123,6 +123,9 @@ class AddressSpace {
     [[nodiscard]] const telemetry::DomainShadowCounters& counters() const { return counters_; }
     void clear_counters();
 
+    // See TroubleLog.
+    void machine_goes_on() { log_.machine_goes_on(); }
+
   private:
     // ---- The walk ----
     // All take the IOVAs to look at, and return false if the time has come; then cursor_ is the

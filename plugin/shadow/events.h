@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // What the shadow tells the operator. Each kind of trouble is told once a guest domain, and again
-// only after it had healed; the counters tell every single one.
+// only after it had healed, or if it stops the machine again; the counters tell every single one.
 #pragma once
 
 #include <cstdint>

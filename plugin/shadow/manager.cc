@@ -121,6 +121,16 @@ class Manager::Implementation {
         run_unless_batched();
     }
 
+    void machine_goes_on() {
+        for (auto& [key, space] : spaces_) {
+            space->machine_goes_on();
+            if (space->counters().host.missing_leaves != 0) {
+                add_job(*space, {.trigger = SyncTrigger::memory, .walk = false});
+            }
+        }
+        run_unless_batched();
+    }
+
     // ---- Contexts ----
 
     // Reads the context entries of the devices that `concerned(member, context)` names, and moves
@@ -483,6 +493,10 @@ void Manager::settle() {
 
 void Manager::ram_changed() {
     implementation_->ram_changed();
+}
+
+void Manager::machine_goes_on() {
+    implementation_->machine_goes_on();
 }
 
 void Manager::context_global() {

@@ -75,6 +75,10 @@ class Manager final : public vtd::InvalidationObserver {
     // stays where it was until then.
     void ram_changed();
 
+    // A machine that stood still goes on: what the host refused is tried again, at once. With
+    // OnMapError::stop another refusal stops it again.
+    void machine_goes_on();
+
     // ---- vtd::InvalidationObserver ----
 
     void context_global() override;

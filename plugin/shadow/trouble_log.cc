@@ -65,14 +65,16 @@ Advice advice_on(Trouble trouble, int error) {
 }  // namespace
 
 void TroubleLog::report(Trouble trouble, IovaRange range, int error) {
+    const bool stops = policy_ == OnMapError::stop && trouble == Trouble::map_failed &&
+                       !std::exchange(stopped_, true);
     const bool told = std::exchange(told_[static_cast<std::size_t>(trouble)], true);
-    if (told) {
+    if (told && !stops) {
         return;
     }
     const Advice advice = advice_on(trouble, error);
     const Event event = {trouble, domain_, range, error, advice.limit, advice.remedy};
     events_.trouble(event);
-    if (policy_ == OnMapError::stop && trouble == Trouble::map_failed) {
+    if (stops) {
         events_.stop_machine(event);
     }
 }
@@ -84,6 +86,9 @@ void TroubleLog::forget(Trouble trouble) {
 void TroubleLog::heal(Trouble trouble) {
     if (std::exchange(told_[static_cast<std::size_t>(trouble)], false)) {
         events_.healed(domain_, trouble);
+    }
+    if (trouble == Trouble::map_failed) {
+        stopped_ = false;
     }
 }
 

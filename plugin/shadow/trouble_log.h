@@ -22,6 +22,9 @@ class TroubleLog {
     void heal(Trouble trouble);
     // It is not the domain's any more, healed or not: told anew when there is more of this kind.
     void forget(Trouble trouble);
+    // A machine that was stopped for this kind of trouble goes on: what still is, is told again
+    // and stops it again.
+    void machine_goes_on() { stopped_ = false; }
 
   private:
     static constexpr std::size_t kKinds = 6;
@@ -30,6 +33,7 @@ class TroubleLog {
     const DomainId domain_;
     const OnMapError policy_;
     std::array<bool, kKinds> told_{};
+    bool stopped_ = false;  // asked for it, and the trouble lasts
 };
 
 }  // namespace umbra::shadow

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The host refuses to map something: on-map-error=stop, and what happens when the machine goes on.
+#include <chrono>
+#include <thread>
+
+#include "plugin/probe/registers.h"
+#include "tests/qtest/viommu_test.h"
+
+namespace umbra::qtest {
+namespace {
+
+constexpr Iova kIova(0x4000'0000);
+constexpr std::chrono::seconds kLimit{60};
+
+class MapError : public QemuTest {
+  protected:
+    // kProbe is a VFIO device in kDomain; translation is on, nothing mapped.
+    struct Refusing {
+        explicit Refusing(const std::string& policy)
+            : rig(options(policy), ",listen=on,container=on"), table(rig.driver.new_table()) {
+            rig.driver.attach(kProbe, table, kDomain);
+            rig.driver.enable_translation();
+        }
+
+        static MachineOptions options(const std::string& policy) {
+            MachineOptions options{.viommu = Viommu::umbra};
+            options.viommu_properties = ",on-map-error=" + policy;
+            return options;
+        }
+
+        void refuse(bool on) {
+            rig.machine.qmp_ok(R"({"execute": "qom-set", "arguments": {)"
+                               R"("path": "/machine/peripheral/probe",)"
+                               R"("property": "refuse-maps", "value": )" +
+                               std::string(on ? "true" : "false") + "}}");
+        }
+        [[nodiscard]] std::string state() {
+            return rig.machine.qmp_ok(R"({"execute": "query-status"})")["status"].string();
+        }
+        [[nodiscard]] bool becomes(const std::string& wanted) {
+            const auto deadline = std::chrono::steady_clock::now() + kLimit;
+            while (state() != wanted) {
+                if (std::chrono::steady_clock::now() >= deadline) {
+                    return false;
+                }
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            }
+            return true;
+        }
+        void go_on() { rig.machine.qmp_ok(R"({"execute": "cont"})"); }
+        // Maps `page` and invalidates it; the wait's status becomes `status`.
+        void map(std::size_t page, std::uint32_t status) {
+            table.map(kIova + 2 * page * kPageSize, kData + 3 * page * kPageSize);
+            rig.driver.enqueue(Descriptor::iotlb_pages(kDomain, kIova + 2 * page * kPageSize, 0));
+            rig.driver.enqueue(Descriptor::wait_status(rig.driver.status_address(), status));
+            rig.driver.ring();
+        }
+        [[nodiscard]] std::uint32_t status() {
+            return static_cast<std::uint32_t>(rig.machine.load64(rig.driver.status_address()));
+        }
+        [[nodiscard]] std::size_t mapped() { return rig.probe.live_mappings().size(); }
+        [[nodiscard]] std::size_t told() {
+            const std::string output = rig.machine.output();
+            std::size_t count = 0;
+            for (std::size_t at = 0; (at = output.find("refused to map", at)) != std::string::npos;
+                 ++at) {
+                ++count;
+            }
+            return count;
+        }
+
+        Rig rig;
+        SecondStage table;
+    };
+};
+
+TEST_F(MapError, StopsUntilTheHostTakesIt) {
+    Refusing on("stop");
+    on.map(0, 0x1001);
+    EXPECT_EQ(on.status(), 0x1001u);
+    on.refuse(true);
+    on.map(1, 0x1002);
+    ASSERT_TRUE(on.becomes("io-error"));
+    // A machine that stands still has nothing left to do.
+    EXPECT_EQ(on.status(), 0x1002u);
+    EXPECT_EQ(on.mapped(), 1u);
+    EXPECT_EQ(on.told(), 1u);
+
+    // Nothing has changed, so it stops again, and says why again.
+    on.go_on();
+    ASSERT_TRUE(on.becomes("io-error"));
+    EXPECT_EQ(on.told(), 2u);
+
+    on.refuse(false);
+    on.go_on();
+    EXPECT_EQ(on.mapped(), 2u);
+    on.map(2, 0x1003);
+    EXPECT_EQ(on.status(), 0x1003u);
+    EXPECT_EQ(on.mapped(), 3u);
+    EXPECT_EQ(on.state(), "running");
+    EXPECT_NE(on.rig.machine.output().find("has healed"), std::string::npos);
+
+    on.refuse(true);
+    on.map(3, 0x1004);
+    ASSERT_TRUE(on.becomes("io-error"));
+    EXPECT_EQ(on.told(), 4u) << on.rig.machine.output();
+    on.refuse(false);
+    on.go_on();
+    EXPECT_EQ(on.mapped(), 4u);
+    EXPECT_TRUE(on.rig.machine.property("/machine/peripheral/viommu", "verify")["clean"].boolean());
+}
+
+TEST_F(MapError, ReportedOnesAreRetriedWhenTheMachineGoesOn) {
+    Refusing on("report");
+    on.refuse(true);
+    on.map(1, 0x1001);
+    EXPECT_EQ(on.status(), 0x1001u);
+    EXPECT_EQ(on.state(), "running");
+    EXPECT_EQ(on.mapped(), 0u);
+    on.refuse(false);
+    on.rig.machine.qmp_ok(R"({"execute": "stop"})");
+    on.go_on();
+    EXPECT_EQ(on.mapped(), 1u);
+}
+
+// The reset comes before the stop that is under way.
+TEST_F(MapError, ResetOfAMachineThatIsToStop) {
+    Refusing on("stop");
+    on.refuse(true);
+    on.map(1, 0x1001);
+    on.rig.machine.system_reset();
+    EXPECT_EQ(on.rig.driver.read32(vtd::kGlobalStatus), 0u);
+    EXPECT_TRUE(on.rig.machine.runs());
+}
+
+}  // namespace
+}  // namespace umbra::qtest
