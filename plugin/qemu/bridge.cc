@@ -378,6 +378,10 @@ void umbra_shadow_remove(UmbraUnit* unit, UmbraShadowDevice* device) noexcept {
     unit->manager.remove_device(*owned);
 }
 
+void umbra_shadow_sources_changed(UmbraUnit* unit) noexcept {
+    unit->manager.sources_changed();
+}
+
 void umbra_shadow_settle(UmbraUnit* unit) noexcept {
     unit->manager.settle();
 }

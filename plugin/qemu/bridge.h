@@ -238,6 +238,8 @@ typedef struct UmbraShadowDevice UmbraShadowDevice;
 UmbraShadowDevice* umbra_shadow_add(UmbraUnit* unit, const UmbraHostPort* port) UMBRA_NOEXCEPT;
 /* Unmaps everything of the device and forgets it. [BQL] */
 void umbra_shadow_remove(UmbraUnit* unit, UmbraShadowDevice* device) UMBRA_NOEXCEPT;
+/* The guest has numbered buses anew: each device gets the mappings of its new source-id. [BQL] */
+void umbra_shadow_sources_changed(UmbraUnit* unit) UMBRA_NOEXCEPT;
 /* Does all work that is left over now, unless the caller is told of an invalidation: then what was
  * left over is done before the guest sees that completed. [BQL] */
 void umbra_shadow_settle(UmbraUnit* unit) UMBRA_NOEXCEPT;

@@ -14,7 +14,8 @@
 // region for all devices, so that QEMU can share one flat view among them.
 //
 // There is one space for each (bus, function) that a device asked for, kept until its bus goes. The
-// bus *number* is the guest's to assign, so the source-id is made anew for every access.
+// bus *number* is the guest's to assign, so the source-id is made anew for every access, and the
+// view is chosen anew when it is another one.
 //
 // Functions need the big lock, except where DMA comes in.
 #ifndef UMBRA_QEMU_DEVICE_SPACE_H
@@ -100,6 +101,11 @@ void umbra_device_space_delete(UmbraDeviceSpace* space);
 
 /* The requester id under which the device is on the bus now. Any thread. */
 uint16_t umbra_device_space_source(const UmbraDeviceSpace* space);
+
+/* True if the device has another requester id than when its view was chosen. */
+static inline bool umbra_device_space_renumbered(const UmbraDeviceSpace* space) {
+    return qatomic_read(space->bus_number) != space->fixed_bus_number;
+}
 
 /* Chooses the view that the guest's tables ask for now. */
 void umbra_device_space_update(UmbraDeviceSpace* space);

@@ -262,6 +262,52 @@ static const PCIIOMMUOps iommu_ops = {
     .unset_iommu_device = unset_iommu_device,
 };
 
+static void platform_contexts_changed(void* opaque, const UmbraScope* scope);
+
+static bool any_renumbered(UmbraViommu* self) {
+    GHashTableIter iterator;
+    const UmbraDeviceSpace* space;
+
+    g_hash_table_iter_init(&iterator, self->spaces);
+    while (g_hash_table_iter_next(&iterator, NULL, (gpointer*)&space)) {
+        if (umbra_device_space_renumbered(space)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* With another bus number a device has another context entry, and no invalidation says so. */
+static void follow_bus_numbers(UmbraViommu* self) {
+    const UmbraScope everything = {.kind = UMBRA_SCOPE_GLOBAL};
+
+    if (any_renumbered(self)) {
+        umbra_shadow_sources_changed(self->unit);
+        platform_contexts_changed(self, &everything);
+    }
+}
+
+static PCIConfigWriteFunc* config_write_of_class(PCIDevice* device) {
+    PCIConfigWriteFunc* of_class = PCI_DEVICE_GET_CLASS(device)->config_write;
+
+    return of_class != NULL ? of_class : pci_default_write_config;
+}
+
+/* Before the guest's write returns, so before any DMA under the new number. A write to a bridge can
+ * reset those below it as well, which takes their numbers away. */
+static void bridge_config_write(PCIDevice* bridge, uint32_t address, uint32_t value, int length) {
+    config_write_of_class(bridge)(bridge, address, value, length);
+    follow_bus_numbers(UMBRA_VIOMMU(x86_iommu_get_default()));
+}
+
+static void device_realized(DeviceListener* listener, DeviceState* device) {
+    PCIDevice* bridge = (PCIDevice*)object_dynamic_cast(OBJECT(device), TYPE_PCI_BRIDGE);
+
+    if (bridge != NULL && bridge->config_write == config_write_of_class(bridge)) {
+        bridge->config_write = bridge_config_write;
+    }
+}
+
 /* A bridge that is unplugged takes its bus along, and the spaces of the functions that were on it;
  * its memory may come back as another bus. */
 static void device_unrealized(DeviceListener* listener, DeviceState* device) {
@@ -308,6 +354,7 @@ static void update_all_spaces(UmbraViommu* self) {
     GHashTableIter iterator;
     UmbraDeviceSpace* space;
 
+    follow_bus_numbers(self);
     /* One commit for all of them. */
     memory_region_transaction_begin();
     g_hash_table_iter_init(&iterator, self->spaces);
@@ -619,6 +666,7 @@ static void connect_devices(UmbraViommu* self, const UmbraUnitProperties* proper
     X86_MACHINE(qdev_get_machine())->ioapic_as = &self->ioapic_space->address_space;
 
     pci_setup_iommu(root_bus, &iommu_ops, self);
+    self->device_listener.realize = device_realized;
     self->device_listener.unrealize = device_unrealized;
     self->device_listener.hide_device = refuse_map_listener;
     device_listener_register(&self->device_listener);

@@ -487,6 +487,10 @@ void Manager::replay(Device& device) {
     implementation_->replay(device);
 }
 
+void Manager::sources_changed() {
+    implementation_->context_global();
+}
+
 void Manager::settle() {
     implementation_->settle();
 }

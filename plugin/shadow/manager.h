@@ -67,6 +67,9 @@ class Manager final : public vtd::InvalidationObserver {
     // stays as it was invalidated last.
     void replay(Device& device);
 
+    // Devices may have other source-ids than before: each gets the context that its own one has.
+    void sources_changed();
+
     // Does all that was put off, at once. Within a batch nothing: its barrier does it.
     void settle();
 

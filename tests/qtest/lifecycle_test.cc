@@ -368,5 +368,70 @@ TEST_P(Lifecycle, BridgeGoesWithTheProbeBehindIt) {
     EXPECT_TRUE(rig.machine.runs());
 }
 
+// Bus numbers are the guest's to assign, and with another one a device has another context entry.
+// No invalidation says so.
+TEST_P(Lifecycle, RenumberedBusHasTheContextsOfItsNewNumber) {
+    if (!on_umbra()) {
+        GTEST_SKIP() << "intel-iommu keeps the view that it chose at the last invalidation";
+    }
+    for (const char* properties : {"", ",listen=on", ",listen=on,container=on"}) {
+        SCOPED_TRACE(properties);
+        MachineOptions with_port = options();
+        with_port.arguments = {"-device", "pcie-root-port,id=root-port,chassis=1,addr=8", "-device",
+                               std::string("umbra-probe,bus=root-port,addr=0") + properties};
+        Rig rig(with_port);
+        constexpr SourceId kPort(0, 8 << 3);
+        rig.machine.config_write32(kPort, 0x20, 0xe100'e100);
+        rig.machine.config_write16(kPort, 0x04, 0x6);
+        // Without a number it is on bus 0.
+        rig.driver.contexts().set(
+            SourceId(0, 0),
+            {.levels = 4, .domain = kDomain, .type = vtd::TranslationType::pass_through});
+        SecondStage table = rig.driver.new_table();
+        SecondStage other = rig.driver.new_table();
+        table.map(kIova, kData);
+        other.map(kIova, kData + kPageSize);
+        rig.driver.attach(SourceId(2, 0), table, kDomain);
+        rig.driver.attach(SourceId(3, 0), other, kOtherDomain);
+        rig.driver.enable_translation();
+        const auto expect_mapped = [&](ProbeDriver& probe, const std::vector<LiveMapping>& wanted) {
+            if (*properties != '\0') {
+                EXPECT_EQ(joined(probe.live_mappings()), wanted);
+            }
+        };
+
+        rig.machine.config_write32(kPort, 0x18, 0x0001'0100);
+        ProbeDriver blocked(rig.machine, SourceId(1, 0), 0xe100'0000);
+        EXPECT_EQ(blocked.store(Iova(kData.value()), 1), DmaResult::fault);
+        EXPECT_EQ(rig.machine.load64(kData), 0u);
+        expect_mapped(blocked, {});
+        const std::vector<Fault> faults = rig.driver.take_faults();
+        ASSERT_EQ(faults.size(), 1u);
+        EXPECT_EQ(faults[0].source, SourceId(1, 0));
+
+        rig.machine.config_write32(kPort, 0x18, 0x0002'0200);
+        ProbeDriver second(rig.machine, SourceId(2, 0), 0xe100'0000);
+        expect_mapped(second,
+                      {{.iova = kIova, .size = kPageSize, .target = kData, .permissions = 3}});
+        EXPECT_EQ(second.store(kIova, 2), DmaResult::ok);
+        EXPECT_EQ(rig.machine.load64(kData), 2u);
+
+        rig.machine.config_write32(kPort, 0x18, 0x0003'0300);
+        ProbeDriver third(rig.machine, SourceId(3, 0), 0xe100'0000);
+        expect_mapped(
+            third,
+            {{.iova = kIova, .size = kPageSize, .target = kData + kPageSize, .permissions = 3}});
+        EXPECT_EQ(third.store(kIova, 3), DmaResult::ok);
+        EXPECT_EQ(rig.machine.load64(kData + kPageSize), 3u);
+
+        // And to none again; the window still leads to the probe.
+        rig.machine.config_write32(kPort, 0x18, 0);
+        EXPECT_EQ(third.store(Iova(kData.value()), 4), DmaResult::ok);
+        EXPECT_EQ(rig.machine.load64(kData), 4u);
+        EXPECT_TRUE(
+            rig.machine.property("/machine/peripheral/viommu", "verify")["clean"].boolean());
+    }
+}
+
 }  // namespace
 }  // namespace umbra::qtest
