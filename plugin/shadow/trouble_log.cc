@@ -81,15 +81,16 @@ void TroubleLog::report(Trouble trouble, IovaRange range, int error) {
 
 void TroubleLog::forget(Trouble trouble) {
     told_[static_cast<std::size_t>(trouble)] = false;
-}
-
-void TroubleLog::heal(Trouble trouble) {
-    if (std::exchange(told_[static_cast<std::size_t>(trouble)], false)) {
-        events_.healed(domain_, trouble);
-    }
     if (trouble == Trouble::map_failed) {
         stopped_ = false;
     }
+}
+
+void TroubleLog::heal(Trouble trouble) {
+    if (told_[static_cast<std::size_t>(trouble)]) {
+        events_.healed(domain_, trouble);
+    }
+    forget(trouble);
 }
 
 }  // namespace umbra::shadow
