@@ -130,11 +130,16 @@ void OperatorEvents::trouble(const Event& event) {
     if (event.error != 0) {
         std::snprintf(cause.data(), cause.size(), " (%s)", std::strerror(event.error));
     }
+    std::array<char, 96> others{};
+    if (event.untold != 0) {
+        std::snprintf(others.data(), others.size(),
+                      " Others like it that were not told of: %" PRIu64 ".", event.untold);
+    }
     std::snprintf(text.data(), text.size(),
-                  "domain %u, IOVA 0x%" PRIx64 "-0x%" PRIx64 ": %s%s. Cause: %s. Remedy: %s.",
+                  "domain %u, IOVA 0x%" PRIx64 "-0x%" PRIx64 ": %s%s. Cause: %s. Remedy: %s.%s",
                   static_cast<unsigned>(event.domain), event.range.first.value(),
                   event.range.last.value(), describe(event.trouble), cause.data(), event.limit,
-                  event.remedy);
+                  event.remedy, others.data());
     platform_.report(platform_.opaque, true, text.data());
 }
 

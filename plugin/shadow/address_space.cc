@@ -72,7 +72,7 @@ AddressSpace::AddressSpace(const DomainKey& key, UnitResources& unit)
       compare_(compare_functions()),
       mirror_(unit.memory, unit.arena, unit.tables, unit.options.max_tables_domain, unit.format,
               key.root, key.levels),
-      log_(unit.events, key.domain, unit.options.on_map_error) {
+      log_(unit.events, unit.throttle, key.domain, unit.options.on_map_error) {
     ram_.update(unit.ram, previous_ram_);
 }
 
@@ -257,6 +257,7 @@ void AddressSpace::finish(SyncJob& job) {
             log_.heal(Trouble::table_loop);
         }
     }
+    log_.remind();
 }
 
 void AddressSpace::heal_calls() {

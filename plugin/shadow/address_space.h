@@ -58,6 +58,7 @@ struct UnitResources {
     const vtd::EntryFormat& format;
     telemetry::UnitShadowCounters& counters;
 
+    TroubleThrottle throttle{clock};
     PageArena arena{};
     TableBudget tables{};
     // Used by one sync at a time.

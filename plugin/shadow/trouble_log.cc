@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "plugin/shadow/trouble_log.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -64,30 +65,74 @@ Advice advice_on(Trouble trouble, int error) {
 
 }  // namespace
 
+bool TroubleThrottle::admits(Trouble trouble) {
+    const std::uint64_t now = clock_.now_ns();
+    Kind& kind = of(trouble);
+    if (now < kind.quiet_until_ns) {
+        return false;
+    }
+    kind.quiet_until_ns = now + kPauseNs;
+    return true;
+}
+
+std::uint64_t TroubleThrottle::take_untold(Trouble trouble) {
+    return std::exchange(of(trouble).untold, 0);
+}
+
 void TroubleLog::report(Trouble trouble, IovaRange range, int error) {
     const bool stops = policy_ == OnMapError::stop && trouble == Trouble::map_failed &&
                        !std::exchange(stopped_, true);
-    const bool told = std::exchange(told_[static_cast<std::size_t>(trouble)], true);
-    if (told && !stops) {
+    if (state_of(trouble) != State::none && !stops) {
         return;
     }
     const Advice advice = advice_on(trouble, error);
-    const Event event = {trouble, domain_, range, error, advice.limit, advice.remedy};
-    events_.trouble(event);
+    Event event = {.trouble = trouble,
+                   .domain = domain_,
+                   .range = range,
+                   .error = error,
+                   .limit = advice.limit,
+                   .remedy = advice.remedy};
+    // Why the machine stops is told in any case: how often is up to the operator, who lets it go
+    // on.
+    if (throttle_.admits(trouble) || stops) {
+        event.untold = throttle_.take_untold(trouble);
+        tell(event);
+    } else {
+        state_of(trouble) = State::held_back;
+        begun_[static_cast<std::size_t>(trouble)] = event;
+        throttle_.hold_back(trouble);
+    }
     if (stops) {
         events_.stop_machine(event);
     }
 }
 
+void TroubleLog::tell(const Event& event) {
+    state_of(event.trouble) = State::told;
+    events_.trouble(event);
+}
+
+void TroubleLog::remind() {
+    for (std::size_t i = 0; i < kTroubleKinds; ++i) {
+        Event& event = begun_[i];
+        if (states_[i] == State::held_back && throttle_.admits(event.trouble)) {
+            // It is one of them itself, unless they were told of with another one meanwhile.
+            const std::uint64_t untold = throttle_.take_untold(event.trouble);
+            event.untold = untold - std::min<std::uint64_t>(untold, 1);
+            tell(event);
+        }
+    }
+}
+
 void TroubleLog::forget(Trouble trouble) {
-    told_[static_cast<std::size_t>(trouble)] = false;
+    state_of(trouble) = State::none;
     if (trouble == Trouble::map_failed) {
         stopped_ = false;
     }
 }
 
 void TroubleLog::heal(Trouble trouble) {
-    if (told_[static_cast<std::size_t>(trouble)]) {
+    if (state_of(trouble) == State::told) {
         events_.healed(domain_, trouble);
     }
     forget(trouble);
