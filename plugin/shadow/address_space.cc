@@ -5,6 +5,8 @@
 #include <array>
 #include <utility>
 
+#include "plugin/vtd/interrupt_range.h"
+
 namespace umbra::shadow {
 namespace {
 
@@ -30,6 +32,11 @@ IovaRange clip(const Table& table, IovaRange range) {
 // Bits [first, last] of a word.
 std::uint64_t bit_range(unsigned first, unsigned last) {
     return (~std::uint64_t{0} >> (63 - last)) & (~std::uint64_t{0} << first);
+}
+
+bool holds_interrupts(const HostMapping& mapping) {
+    return IovaRange{Iova(vtd::kInterruptRangeFirst), Iova(vtd::kInterruptRangeLast)}.overlaps(
+        {mapping.iova, mapping.end() - 1});
 }
 
 void prefetch_start(const Table& table) {
@@ -476,8 +483,12 @@ unsigned AddressSpace::copy_stretch(Table& table, const std::uint64_t* guest, un
     const Gpa address = mirror_.format().decode(1, value).address;
     const std::uint64_t pages =
         std::min(run.bytes - (address - run.first), unit_.options.coalesce_limit) >> kPageShift;
-    const unsigned stop =
-        first + static_cast<unsigned>(std::min<std::uint64_t>(end - first, pages - 1));
+    unsigned stop = first + static_cast<unsigned>(std::min<std::uint64_t>(end - first, pages - 1));
+    if (vtd::is_interrupt_address(table.entry_iova(first - 1))) {
+        // To the end of that range; it begins with a table.
+        const std::uint64_t left = Iova(vtd::kInterruptRangeLast) + 1 - table.entry_iova(first);
+        stop = std::min(stop, first + static_cast<unsigned>(left >> kPageShift));
+    }
     unsigned slot = first;
     for (; slot < stop; ++slot) {
         value += kPageSize;
@@ -944,11 +955,13 @@ inline void AddressSpace::emit_addition(Table& table, unsigned slot, const Decod
 
 inline bool AddressSpace::can_join(const HostMapping* before, const HostMapping& mapping,
                                    const RamRun& run) const {
-    // All of it in one run of RAM: two runs can touch each other and yet go separate ways.
+    // All of it in one run of RAM: two runs can touch each other and yet go separate ways. And a
+    // host has no room for mappings where interrupts go: what lies there must fail by itself.
     return before != nullptr && before->guest + before->bytes == mapping.guest &&
            before->end() == mapping.iova && before->guest >= run.first &&
            before->access == mapping.access && unit_.options.coalesce &&
-           before->bytes + mapping.bytes <= unit_.options.coalesce_limit;
+           before->bytes + mapping.bytes <= unit_.options.coalesce_limit &&
+           holds_interrupts(*before) == holds_interrupts(mapping);
 }
 
 inline void AddressSpace::mark_joined(Table& table, unsigned first, unsigned end) {
