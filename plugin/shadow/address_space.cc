@@ -124,6 +124,7 @@ bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& n
     const std::uint64_t start = now_ns;
     tally_ = {};
     deadline_ns_ = deadline_ns;
+    deadline_ = Deadline(unit_.clock, deadline_ns);
     host_ns_ = 0;
     ticks_ = unit_.options.tables_per_look;
     time_up_ = false;
@@ -134,10 +135,13 @@ bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& n
     if (job.phase == SyncJob::Phase::begin) {
         begin(job);
     }
-    if (job.phase == SyncJob::Phase::walk && walk(job)) {
+    // First, so that there is never more of it than one call puts off, and the walk finds nothing
+    // missing again.
+    const bool in_time = map_put_off();
+    if (in_time && job.phase == SyncJob::Phase::walk && walk(job)) {
         job.phase = SyncJob::Phase::retry;
     }
-    const bool done = job.phase == SyncJob::Phase::retry && retry(job);
+    const bool done = in_time && job.phase == SyncJob::Phase::retry && retry(job);
 
     now_ns = unit_.clock.now_ns();
     const std::uint64_t total = now_ns - start;
@@ -172,14 +176,29 @@ void AddressSpace::begin(SyncJob& job) {
             // What went along, but is still wanted, is not to wait until the tables are done. What
             // there is no time for does: it is tried again then.
             HostBinding::RetryPass pass;
-            (void)binding->retry_lost(pass, unit_.clock, deadline_ns_);
+            (void)binding->retry_lost(pass, deadline_);
         }
     }
     job.cursor = ranges_[0].first;
     job.phase = job.walk ? SyncJob::Phase::walk : SyncJob::Phase::retry;
 }
 
+bool AddressSpace::map_put_off() {
+    const auto has_put_off = [](const HostBinding* binding) { return binding->has_put_off(); };
+    if (!any_missing_ || std::none_of(bindings_.begin(), bindings_.end(), has_put_off)) {
+        return true;
+    }
+    const std::uint64_t start = unit_.clock.now_ns();
+    const bool in_time =
+        std::all_of(bindings_.begin(), bindings_.end(),
+                    [this](HostBinding* binding) { return binding->map_put_off(deadline_); });
+    host_ns_ += unit_.clock.now_ns() - start;
+    look_for_missing();
+    return in_time;
+}
+
 bool AddressSpace::walk(SyncJob& job) {
+    deadline_.begin();
     Table& root = mirror_.root();
     bool in_time = true;
     while (in_time && job.walk_range < ranges_.size()) {
@@ -205,13 +224,16 @@ bool AddressSpace::retry(SyncJob& job) {
     if (!any_missing_) {
         return true;
     }
+    if (!map_put_off()) {
+        return false;
+    }
     const std::uint64_t start = unit_.clock.now_ns();
     bool in_time = true;
     while (in_time && job.binding < bindings_.size()) {
         HostBinding& binding = *bindings_[job.binding];
-        in_time = job.retry_range == 0 ? binding.retry_lost(job.pass, unit_.clock, deadline_ns_)
-                                       : binding.retry_maps(ranges_[job.retry_range - 1], job.pass,
-                                                            unit_.clock, deadline_ns_);
+        in_time = job.retry_range == 0
+                      ? binding.retry_lost(job.pass, deadline_)
+                      : binding.retry_maps(ranges_[job.retry_range - 1], job.pass, deadline_);
         if (in_time) {
             job.pass = {};
             if (++job.retry_range > ranges_.size()) {
@@ -1067,7 +1089,10 @@ void AddressSpace::flush() {
     unit_.plan.build(delta.removals, mirror_, ram_);
     const std::uint64_t start = unit_.clock.now_ns();
     for (HostBinding* binding : bindings_) {
-        binding->execute(unit_.plan, delta);
+        if (binding != bindings_.front()) {
+            (void)deadline_.is_over();
+        }
+        binding->execute(unit_.plan, delta, deadline_);
     }
     host_ns_ += unit_.clock.now_ns() - start;
     look_for_missing();

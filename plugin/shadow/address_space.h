@@ -113,8 +113,8 @@ class AddressSpace {
     void drop_pages() { waiting_.clear(); }
 
     // Does some of `job`, until it is done (true) or the time has come (false; call again with the
-    // same job before any other one). At least one table is done in each call. `now_ns` is the time
-    // at the start, and afterwards that at the end.
+    // same job before any other one). At least one table is done in each call, or one host call
+    // made. `now_ns` is the time at the start, and afterwards that at the end.
     [[nodiscard]] bool run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns);
 
     [[nodiscard]] const DomainKey& key() const { return key_; }
@@ -236,6 +236,8 @@ class AddressSpace {
     void check_ram();
     void follow_ram(const HostRun& run);
     void begin(SyncJob& job);
+    // What an earlier call, or this one, had no time to map.
+    [[nodiscard]] bool map_put_off();
     [[nodiscard]] bool walk(SyncJob& job);
     [[nodiscard]] bool retry(SyncJob& job);
     void finish(SyncJob& job);
@@ -270,6 +272,7 @@ class AddressSpace {
     // Of the call of run() under way.
     telemetry::SyncCounters tally_;
     std::uint64_t deadline_ns_ = 0;
+    Deadline deadline_{unit_.clock, 0};  // the same, for host calls
     std::uint64_t host_ns_ = 0;
     unsigned ticks_ = 0;
     bool time_up_ = false;

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 
 namespace umbra::shadow {
 
@@ -18,6 +19,32 @@ class Clock {
     Clock() = default;
     Clock(const Clock&) = default;
     Clock& operator=(const Clock&) = default;
+};
+
+// The end of a slice of work. Once it has come it stays so, without another look at the clock.
+class Deadline {
+  public:
+    // `clock` outlives it.
+    Deadline(const Clock& clock, std::uint64_t at_ns) : clock_(&clock), at_ns_(at_ns) {}
+
+    // Looks at the clock.
+    [[nodiscard]] bool is_over() {
+        over_ = over_ || clock_->now_ns() >= at_ns_;
+        return over_;
+    }
+    // As of the last look.
+    [[nodiscard]] bool was_over() const { return over_; }
+    // Whether another piece of work may begin. The first one of a slice may in any case, so that
+    // each slice gets on.
+    [[nodiscard]] bool allows_more() { return !std::exchange(begun_, true) || !is_over(); }
+    // One that is done in any case has begun.
+    void begin() { begun_ = true; }
+
+  private:
+    const Clock* clock_;
+    std::uint64_t at_ns_;
+    bool over_ = false;
+    bool begun_ = false;
 };
 
 // The CPU's time-stamp counter, where it counts at one rate on all CPUs and does not stop; else

@@ -13,6 +13,34 @@ constexpr unsigned kFailuresInRow = 16;
 // New maps are not tried any more after as many.
 constexpr unsigned kNewFailuresInRow = 64;
 
+// Between two looks at the clock, as many new maps are made as have been made before, within these
+// limits; so few that are quick cost no look, and however slow they are, the time is not overdrawn
+// by much more than was used. What a map costs is mostly the memory that it pins.
+constexpr std::size_t kFirstMaps = 8;
+constexpr std::size_t kMostMaps = 64;
+constexpr std::uint64_t kMostBytes = std::uint64_t{16} << 20;
+
+// The first ones of `mappings`, which is not empty; `bytes` is how large they are together.
+std::span<const HostMapping> some_of(std::span<const HostMapping> mappings, std::size_t most,
+                                     std::uint64_t& bytes) {
+    most = std::min(most, mappings.size());
+    std::size_t count = 0;
+    bytes = 0;
+    do {
+        bytes += mappings[count].bytes;
+        ++count;
+    } while (count < most && bytes < kMostBytes);
+    return mappings.first(count);
+}
+
+std::uint64_t bytes_of(std::span<const HostMapping> mappings) {
+    std::uint64_t bytes = 0;
+    for (const HostMapping& mapping : mappings) {
+        bytes += mapping.bytes;
+    }
+    return bytes;
+}
+
 vtd::DecodedEntry decode(const Mirror& mirror, LeafRef leaf) {
     return mirror.format().decode(leaf.table->level, leaf.table->copy[leaf.slot]);
 }
@@ -69,6 +97,7 @@ void HostBinding::miss_everything() {
     first_pass_ = true;
     missing_from_ = 0;
     lost_.clear();
+    put_off_.clear();
     mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) { mark_missing(leaf); });
 }
 
@@ -121,6 +150,7 @@ void HostBinding::leave() {
     tally_.missing = -static_cast<std::int64_t>(sinks_[0]->missing_leaves);
     missing_.clear();
     lost_.clear();
+    put_off_.clear();
     apply();
     sinks_[2]->live_mappings -= static_cast<std::uint64_t>(stuck_mappings);
     sinks_[2]->pinned_bytes -= static_cast<std::uint64_t>(stuck_bytes);
@@ -152,15 +182,11 @@ bool HostBinding::map(const HostMapping& mapping) {
         not_mapped(mapping, result.error());
         return false;
     }
-    mapped({&mapping, 1});
+    mapped({&mapping, 1}, mapping.bytes);
     return true;
 }
 
-void HostBinding::mapped(std::span<const HostMapping> mappings) {
-    std::uint64_t bytes = 0;
-    for (const HostMapping& mapping : mappings) {
-        bytes += mapping.bytes;
-    }
+void HostBinding::mapped(std::span<const HostMapping> mappings, std::uint64_t bytes) {
     tally_.counts.map_calls += mappings.size();
     tally_.counts.bytes_mapped += bytes;
     tally_.pinned += static_cast<std::int64_t>(bytes);
@@ -184,11 +210,11 @@ void HostBinding::not_mapped(const HostMapping& mapping, int error) {
     }
 }
 
-void HostBinding::execute(const Plan& plan, const Delta& delta) {
+void HostBinding::execute(const Plan& plan, const Delta& delta, Deadline& deadline) {
     for (const UnmapCall& call : plan.calls()) {
         unmap_call(plan, call);
     }
-    map_additions(delta);
+    map_additions(delta, deadline);
     apply();
 }
 
@@ -250,16 +276,20 @@ bool HostBinding::gave_up() const {
     return limit_hit_ || failures_in_row_ >= kNewFailuresInRow;
 }
 
-void HostBinding::map_additions(const Delta& delta) {
+void HostBinding::map_additions(const Delta& delta, Deadline& deadline) {
     const std::span<const HostMapping> additions(delta.additions);
     const Missing how = delta.remaps ? Missing::lost : Missing::plain;
     std::size_t done = 0;
     for (const std::size_t index : delta.in_pieces) {
-        map_each(additions.subspan(done, index - done), how);
+        map_each(additions.subspan(done, index - done), how, deadline);
         done = index + 1;
         const HostMapping& leaf = additions[index];
         if (gave_up()) {
             mark_missing(leaf.iova, leaf.bytes, how);
+            continue;
+        }
+        if (deadline.was_over()) {
+            put_off(leaf, how);
             continue;
         }
         const bool ok = map_pieces(mirror_->leaf_at(leaf.iova));
@@ -267,29 +297,73 @@ void HostBinding::map_additions(const Delta& delta) {
             mark_missing(leaf.iova, leaf.bytes, how);
         }
         count_new(ok);
+        (void)deadline.is_over();
     }
-    map_each(additions.subspan(done), how);
+    map_each(additions.subspan(done), how, deadline);
 }
 
-void HostBinding::map_each(std::span<const HostMapping> mappings, Missing how) {
-    while (!mappings.empty() && !gave_up()) {
-        const MapProgress progress = mapper_.map_all(mappings);
-        mapped(mappings.first(progress.mapped));
+void HostBinding::map_each(std::span<const HostMapping> mappings, Missing how, Deadline& deadline) {
+    std::size_t most = kFirstMaps;
+    while (!mappings.empty() && !gave_up() && !deadline.was_over()) {
+        std::uint64_t bytes = 0;
+        const std::span<const HostMapping> some = some_of(mappings, most, bytes);
+        const MapProgress progress = mapper_.map_all(some);
+        const std::span<const HostMapping> done = some.first(progress.mapped);
+        mapped(done, progress.result.ok() ? bytes : bytes_of(done));
         if (progress.mapped != 0) {
             count_new(true);
         }
-        if (progress.result.ok()) {
-            return;
+        mappings = mappings.subspan(progress.mapped);
+        if (!progress.result.ok()) {
+            const HostMapping& failed = mappings.front();
+            not_mapped(failed, progress.result.error());
+            mark_missing(failed.iova, failed.bytes, how);
+            count_new(false);
+            mappings = mappings.subspan(1);
         }
-        const HostMapping& failed = mappings[progress.mapped];
-        not_mapped(failed, progress.result.error());
-        mark_missing(failed.iova, failed.bytes, how);
-        count_new(false);
-        mappings = mappings.subspan(progress.mapped + 1);
+        if (!mappings.empty()) {
+            (void)deadline.is_over();
+            most = std::min(2 * most, kMostMaps);
+        }
     }
     for (const HostMapping& mapping : mappings) {
-        mark_missing(mapping.iova, mapping.bytes, how);
+        if (gave_up()) {
+            mark_missing(mapping.iova, mapping.bytes, how);
+        } else {
+            put_off(mapping, how);
+        }
     }
+}
+
+void HostBinding::put_off(const HostMapping& mapping, Missing how) {
+    mark_missing(mapping.iova, mapping.bytes, how);
+    mirror_->leaves(range_of(mapping.iova, mapping.bytes),
+                    [this](LeafRef leaf) { put_off_.add(leaf); });
+}
+
+bool HostBinding::map_put_off(Deadline& deadline) {
+    while (!put_off_.empty() && !gave_up()) {
+        if (!deadline.allows_more()) {
+            apply();
+            return false;
+        }
+        const LeafRef leaf = LeafSet::leaf_at(*mirror_, put_off_.next(0));
+        if (!leaf) {
+            break;
+        }
+        const LeafRef first = mirror_->first_of_run(leaf);
+        const Iova end = mirror_->end_of_run(leaf);
+        const bool ok = try_run(first, end);
+        if (!ok) {
+            // Now it is one of those that failed.
+            mirror_->leaves({first.iova(), end - 1},
+                            [this](LeafRef failed) { put_off_.remove(failed); });
+        }
+        count_new(ok);
+    }
+    put_off_.clear();
+    apply();
+    return true;
 }
 
 bool HostBinding::map_pieces(LeafRef leaf) {
@@ -407,6 +481,7 @@ void HostBinding::clear_missing(LeafRef leaf) {
     }
     --tally_.missing;
     lost_.remove(leaf);
+    put_off_.remove(leaf);
 }
 
 void HostBinding::clear_missing(Iova iova, std::uint64_t bytes) {
@@ -429,26 +504,24 @@ void HostBinding::merged(std::uint64_t before, std::uint64_t after) {
     apply();
 }
 
-bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, const Clock& clock,
-                             std::uint64_t deadline_ns) {
+bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, Deadline& deadline) {
     if (limit_hit_) {
         first_pass_ = false;
         return true;
     }
-    const bool in_time = retry(missing_, range, missing_from_, pass, clock, deadline_ns);
+    const bool in_time = retry(missing_, range, missing_from_, pass, deadline);
     if (range == IovaRange::everything()) {
         first_pass_ = first_pass_ && !in_time;
     }
     return in_time;
 }
 
-bool HostBinding::retry_lost(RetryPass& pass, const Clock& clock, std::uint64_t deadline_ns) {
-    return limit_hit_ ||
-           retry(lost_, IovaRange::everything(), lost_from_, pass, clock, deadline_ns);
+bool HostBinding::retry_lost(RetryPass& pass, Deadline& deadline) {
+    return limit_hit_ || retry(lost_, IovaRange::everything(), lost_from_, pass, deadline);
 }
 
 bool HostBinding::retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& from,
-                        RetryPass& pass, const Clock& clock, std::uint64_t deadline_ns) {
+                        RetryPass& pass, Deadline& deadline) {
     if (!pass.started) {
         pass = {.started = true, .from = from};
         if (!start_part(range, pass)) {
@@ -456,16 +529,17 @@ bool HostBinding::retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& 
         }
     }
     bool in_time = true;
-    const Table* table = nullptr;
     while (const LeafRef leaf = next_run(leaves, range, pass)) {
-        // One table is done in each call, however little time there is.
-        if (table != nullptr && table != leaf.table && clock.now_ns() >= deadline_ns) {
+        if (!deadline.allows_more()) {
             pass.next = LeafSet::place(*leaf.table, leaf.slot);
             in_time = false;
             break;
         }
-        table = leaf.table;
-        if (retry_run(leaf)) {
+        const LeafRef first = mirror_->first_of_run(leaf);
+        if (!first_pass_ || lost_.has(first)) {
+            ++tally_.counts.map_retries;
+        }
+        if (try_run(first, mirror_->end_of_run(leaf))) {
             pass.failures = 0;
         } else if (limit_hit_ || ++pass.failures == kFailuresInRow) {
             if (range == IovaRange::everything()) {
@@ -539,32 +613,22 @@ LeafRef HostBinding::next_run(const LeafSet& leaves, IovaRange range, RetryPass&
     }
 }
 
-bool HostBinding::retry_run(LeafRef leaf) {
-    const LeafRef first = mirror_->first_of_run(leaf);
-    const Iova end = mirror_->end_of_run(leaf);
+bool HostBinding::try_run(LeafRef first, Iova end) {
+    const std::uint64_t bytes = end - first.iova();
     if (!stuck_.empty()) {
         // The run may reach beyond the range, to where something is in its way.
-        retry_unmaps(range_of(first.iova(), end - first.iova()));
+        retry_unmaps(range_of(first.iova(), bytes));
     }
-    if (!map_run(first, end)) {
-        return false;
-    }
-    clear_missing(first.iova(), end - first.iova());
-    return true;
-}
-
-bool HostBinding::map_run(LeafRef first, Iova end) {
     const vtd::DecodedEntry entry = decode(*mirror_, first);
-    const std::uint64_t bytes = end - first.iova();
-    const Access access = entry.access & first.table->access;
-    if (!first_pass_ || lost_.has(first)) {
-        ++tally_.counts.map_retries;
-    }
-    if (const RamPiece piece = ram_->whole(entry.address, bytes, access); piece.bytes != 0) {
-        return map({first.iova(), bytes, piece.host, entry.address, piece.access});
-    }
+    const RamPiece piece = ram_->whole(entry.address, bytes, entry.access & first.table->access);
     // Only a leaf by itself can lie in several runs of RAM.
-    return map_pieces(first);
+    const bool ok = piece.bytes != 0
+                        ? map({first.iova(), bytes, piece.host, entry.address, piece.access})
+                        : map_pieces(first);
+    if (ok) {
+        clear_missing(first.iova(), bytes);
+    }
+    return ok;
 }
 
 void HostBinding::visit_mappings(const HostMapper::Visitor& visit) const {

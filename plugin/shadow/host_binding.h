@@ -9,6 +9,8 @@
 //             just come to the domain misses everything)
 //   lost      those of them that had been mapped, and had to go for a moment only: what a split
 //             leaves, or RAM that moves
+//   put off   those of them for which there was no time; a sync does not end before it has asked
+//             for them
 //   stuck     stretches whose unmap the host refused: something may still be mapped there
 //
 // All are tried again: what is lost by every sync of the domain, since nothing in the guest changed
@@ -58,8 +60,11 @@ class HostBinding {
     }
     // Carries a delta out. After many failures in a row, or one that says that the host takes no
     // more mappings, the rest is left missing without asking it: a limit that is hit by tens of
-    // thousands of leaves must not cost as many calls.
-    void execute(const Plan& plan, const Delta& delta);
+    // thousands of leaves must not cost as many calls. Maps for which there is no time are put off.
+    void execute(const Plan& plan, const Delta& delta, Deadline& deadline);
+
+    // Maps what was put off, as execute() would have. True unless it stopped for the time.
+    [[nodiscard]] bool map_put_off(Deadline& deadline);
 
     // Unmaps again what is stuck in `range`. True if any of it went, perhaps together with what is
     // lost.
@@ -75,14 +80,14 @@ class HostBinding {
     };
     // Maps what is missing in `range`. Gives up at the host's limit, or after several runs in a row
     // that fail, to go on from there in a later pass: what makes one fail mostly makes all fail.
-    // Stops at `deadline_ns`. True unless it stopped for the time; then call again with the same
-    // `pass`.
-    [[nodiscard]] bool retry_maps(IovaRange range, RetryPass& pass, const Clock& clock,
-                                  std::uint64_t deadline_ns);
+    // True unless it stopped for the time; then call again with the same `pass`.
+    [[nodiscard]] bool retry_maps(IovaRange range, RetryPass& pass, Deadline& deadline);
     // The same for what is lost, wherever it is.
-    [[nodiscard]] bool retry_lost(RetryPass& pass, const Clock& clock, std::uint64_t deadline_ns);
+    [[nodiscard]] bool retry_lost(RetryPass& pass, Deadline& deadline);
 
     [[nodiscard]] bool has_lost() const { return !lost_.empty(); }
+    [[nodiscard]] bool has_put_off() const { return !put_off_.empty(); }
+    [[nodiscard]] bool is_put_off(LeafRef leaf) const { return put_off_.has(leaf); }
     [[nodiscard]] bool has_missing() const { return !missing_.empty(); }
     [[nodiscard]] bool has_stuck() const { return !stuck_.empty(); }
     [[nodiscard]] bool is_missing(LeafRef leaf) const { return missing_.has(leaf); }
@@ -129,13 +134,14 @@ class HostBinding {
     [[nodiscard]] HostResult unmap(Iova iova, std::uint64_t bytes);
     [[nodiscard]] bool map(const HostMapping& mapping);
     // The outcome of map calls.
-    void mapped(std::span<const HostMapping> mappings);
+    void mapped(std::span<const HostMapping> mappings, std::uint64_t bytes);
     void not_mapped(const HostMapping& mapping, int error);
-    void map_additions(const Delta& delta);
+    void map_additions(const Delta& delta, Deadline& deadline);
     // Whether what is missing now was there before.
     enum class Missing : std::uint8_t { plain, lost };
     // Each is mapped or missing afterwards.
-    void map_each(std::span<const HostMapping> mappings, Missing how);
+    void map_each(std::span<const HostMapping> mappings, Missing how, Deadline& deadline);
+    void put_off(const HostMapping& mapping, Missing how);
     void count_new(bool ok) { failures_in_row_ = ok ? 0 : failures_in_row_ + 1; }
     // The host takes no more, so that nothing is to be gained by asking for new ones.
     [[nodiscard]] bool gave_up() const;
@@ -150,15 +156,14 @@ class HostBinding {
     // A pass over those of `leaves` in `range`. One over everything begins at `from`, and leaves
     // there where it gave up.
     [[nodiscard]] bool retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& from,
-                             RetryPass& pass, const Clock& clock, std::uint64_t deadline_ns);
+                             RetryPass& pass, Deadline& deadline);
     // A pass goes through one stretch of places after the other. Makes the one that is `part` the
     // pass's own; false if there is none any more.
     [[nodiscard]] bool start_part(IovaRange range, RetryPass& pass) const;
     // The next leaf of the pass that stands for its run; none when it is through.
     [[nodiscard]] LeafRef next_run(const LeafSet& leaves, IovaRange range, RetryPass& pass) const;
-    // Tries the run that `leaf` belongs to.
-    [[nodiscard]] bool retry_run(LeafRef leaf);
-    [[nodiscard]] bool map_run(LeafRef first, Iova end);
+    // Tries the run from `first` to `end`.
+    [[nodiscard]] bool try_run(LeafRef first, Iova end);
     [[nodiscard]] bool map_pieces(LeafRef leaf);
 
     HostMapper& mapper_;
@@ -168,7 +173,8 @@ class HostBinding {
     TroubleLog* log_ = nullptr;
 
     LeafSet missing_;
-    LeafSet lost_;  // all of it is missing too
+    LeafSet lost_;     // all of it is missing too
+    LeafSet put_off_;  // the same
     // Where the next passes over everything begin.
     LeafSet::Place missing_from_ = 0;
     LeafSet::Place lost_from_ = 0;

@@ -31,7 +31,8 @@ struct Options {
 
     // Longest stretch of work, in nanoseconds, that a batch of invalidations does at a time. What
     // is left is done by later calls; until then caught_up() is false, and the guest waits for its
-    // invalidation while everything else goes on. 0: no limit.
+    // invalidation while everything else goes on. A host call under way is not cut short, and
+    // unmaps are not put off. 0: no limit.
     std::uint64_t slice_ns = 0;
     // How many tables are looked at between two looks at the clock.
     unsigned tables_per_look = 32;

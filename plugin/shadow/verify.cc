@@ -212,6 +212,9 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
     Extents meant;
     const Mirror& mirror = space_.mirror();
     mirror.leaves(IovaRange::everything(), [&](LeafRef leaf) {
+        if (binding.is_put_off(leaf)) {
+            return;  // the guest still waits for it
+        }
         const DecodedEntry entry =
             unit_.format.decode(leaf.table->level, leaf.table->copy[leaf.slot]);
         meant.add(leaf.iova(), leaf.bytes(), entry.address, entry.access & leaf.table->access,

@@ -17,8 +17,10 @@ namespace umbra::shadow {
 // One stretch of IOVAs where guest and host disagree in the same way.
 struct Difference {
     enum class Kind : std::uint8_t {
-        pending,  // the host has what the guest last invalidated to; the guest has changed it since
-        error,    // the host has something else (a failed map or unmap, or a fault of the shadow)
+        // The host has what the guest last invalidated to, and the guest has changed it since; or
+        // a map for an invalidation that the guest still waits for was put off.
+        pending,
+        error,  // the host has something else (a failed map or unmap, or a fault of the shadow)
     };
     Kind kind = Kind::error;
     DomainId domain{};

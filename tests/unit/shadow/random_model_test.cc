@@ -107,6 +107,8 @@ struct Setup {
     unsigned devices = 1;
     bool failures = false;
     bool ram_moves = true;
+    // Now and then something happens between two slices.
+    bool busy = false;
 };
 
 class Model {
@@ -246,6 +248,7 @@ class Model {
 
     void apply(const Step& step) {
         gone_.clear();
+        disturbed_ = false;
         torn_allowed_ = moments_of_absence();
         const Iova region = region_iova(step.a);
         const auto count = 1 + step.b % 16;
@@ -354,15 +357,7 @@ class Model {
                 move_device(step);
                 break;
             case Op::replay_device: {
-                FakeDevice& device = *devices_.at(step.a % devices_.size());
-                if (!attached(device)) {
-                    break;  // nothing is replayed for it
-                }
-                device.recorder.clear();
-                machine_.manager.replay(device);
-                // What went without an unmap.
-                bytes_cleared_ =
-                    bytes_mapped_and_not_unmapped() - machine_.manager.counters().host.pinned_bytes;
+                replay(*devices_.at(step.a % devices_.size()));
                 invalidate(IovaRange::everything(),
                            [&] { machine_.manager.iotlb_domain(kDomain); });
                 break;
@@ -420,12 +415,55 @@ class Model {
     // Does what the shadow has put off.
     void catch_up() {
         for (unsigned slice = 0; !machine_.manager.caught_up(); ++slice) {
+            if (setup_.busy && slice < 3 && random_() % 4 == 0) {
+                meanwhile();
+            }
             (void)machine_.manager.run();
             if (slice == 10'000) {
                 problem("the work does not come to an end");
                 return;
             }
         }
+    }
+
+    // What the guest changes it also invalidates, so that all is right when the work is done.
+    void meanwhile() {
+        const auto some = [this] { return static_cast<std::uint32_t>(random_()); };
+        const Step step = {Op::map, some(), some(), some()};
+        machine_.manager.batch_begin();
+        switch (some() % 5) {
+            case 0:
+                set_pages(step, 16, [&](Iova iova, std::uint64_t) {
+                    return GuestTables::leaf(target(iova, step.c), 1, some_access(step.c / 4));
+                });
+                break;
+            case 1:
+                set_pages(step, 200, [](Iova, std::uint64_t) { return 0; });
+                break;
+            case 2:
+                region_entry(region_iova(step.a)) = 0;
+                break;
+            case 3:
+                set_ram(step.a);
+                break;
+            default:
+                replay(*devices_.at(step.a % devices_.size()));
+                break;
+        }
+        machine_.manager.iotlb_domain(kDomain);
+        machine_.manager.batch_end();
+        disturbed_ = true;
+    }
+
+    void replay(FakeDevice& device) {
+        if (!attached(device)) {
+            return;  // nothing is replayed for it
+        }
+        device.recorder.clear();
+        machine_.manager.replay(device);
+        // What went without an unmap.
+        bytes_cleared_ =
+            bytes_mapped_and_not_unmapped() - machine_.manager.counters().host.pinned_bytes;
     }
 
     void invalidate_batch(const Step& step) {
@@ -567,7 +605,7 @@ class Model {
 
     // No page that is mapped as before was unmapped in between.
     void check_torn() {
-        if (setup_.failures || moments_of_absence() != torn_allowed_) {
+        if (setup_.failures || disturbed_ || moments_of_absence() != torn_allowed_) {
             return;
         }
         for (const Gone& gone : gone_) {
@@ -638,6 +676,7 @@ class Model {
     std::vector<std::unique_ptr<FakeDevice>> devices_;
     std::vector<Gone> gone_;
     std::uint64_t torn_allowed_ = 0;
+    bool disturbed_ = false;
     std::minstd_rand random_{1};
     bool failing_ = false;
     std::uint64_t bytes_cleared_ = 0;
@@ -728,6 +767,16 @@ TEST(RandomModel, InSlicesOfOneTable) {
                   .devices = 1,
                   .failures = true},
                  7001, 30, 5'000);
+}
+
+TEST(RandomModel, WhatHappensBetweenSlices) {
+    expect_right({.options = {.slice_ns = 1, .tables_per_look = 1}, .devices = 2, .busy = true},
+                 8001, 20, 5'000);
+    expect_right({.options = {.coalesce = false, .slice_ns = 1, .tables_per_look = 1},
+                  .devices = 2,
+                  .failures = true,
+                  .busy = true},
+                 9001, 20, 5'000);
 }
 
 // Few steps from many fresh starts reach states that long runs rarely pass through.
