@@ -157,8 +157,10 @@ class GuestAgent(AgentCase):
             self.assertEqual(side["bytes"], side["ios"] * 8192)
             latency = side["latency_ns"]
             self.assertEqual(latency["count"], side["ios"])
-            order = [latency[name] for name in ("min", "p50", "p90", "p99", "p999", "max")]
+            order = [latency[name] for name in ("min", "p50", "p90", "p99", "p999")]
             self.assertEqual(order, sorted(order))
+            # fio's percentiles are the upper ends of its bins, which are up to 1/64 wide.
+            self.assertLessEqual(latency["p999"], latency["max"] * 65 / 64)
         self.assertIsNone(self.do(self.guest, "workload fio rw=read bs=128k seconds=1")["write"])
 
     def test_corruption_is_seen(self):
