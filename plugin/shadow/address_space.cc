@@ -269,6 +269,9 @@ void AddressSpace::finish(SyncJob& job) {
     latency.host_ns.record(job.host_ns);
     latency.total_ns.record(job.compare_ns + job.host_ns);
 
+    if (log_.quiet()) {
+        return;
+    }
     look_for_missing();
     heal_calls();
     if (irregular_leaves_ == 0) {

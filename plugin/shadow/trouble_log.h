@@ -49,6 +49,8 @@ class TroubleLog {
     TroubleLog(Events& events, TroubleThrottle& throttle, DomainId domain, OnMapError policy)
         : events_(events), throttle_(throttle), domain_(domain), policy_(policy) {}
 
+    // Whether there is none, told or not.
+    [[nodiscard]] bool quiet() const { return states_ == decltype(states_){}; }
     // `error` is the errno of the host call, 0 if none was made.
     void report(Trouble trouble, IovaRange range, int error);
     // Everything of this kind is in place now.

@@ -294,7 +294,7 @@ TEST_F(Retries, WhatAStuckUnmapTakesAlongComesBack) {
 TEST_F(Retries, WhatAStuckUnmapTakesAlongIsMappedAgainAtOnce) {
     tables_.map_pages(page(0), kRam, 8);
     for (unsigned number = 0; number < 100; ++number) {
-        tables_.map(Iova(0x4000'0000) + 2 * number * kPageSize, kRam);
+        tables_.map(Iova(0x4000'0000) + number * (2 * kPageSize), kRam);
     }
     invalidate_domain();
     bool refuse = true;
