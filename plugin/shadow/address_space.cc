@@ -5,6 +5,7 @@
 #include <array>
 #include <utility>
 
+#include "plugin/shadow/bitmap.h"
 #include "plugin/vtd/interrupt_range.h"
 
 namespace umbra::shadow {
@@ -27,11 +28,6 @@ std::uint64_t load(const std::uint64_t* entry) {
 
 IovaRange clip(const Table& table, IovaRange range) {
     return {std::max(range.first, table.base), std::min(range.last, table.last())};
-}
-
-// Bits [first, last] of a word.
-std::uint64_t bit_range(unsigned first, unsigned last) {
-    return (~std::uint64_t{0} >> (63 - last)) & (~std::uint64_t{0} << first);
 }
 
 bool holds_interrupts(const HostMapping& mapping) {

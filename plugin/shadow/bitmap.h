@@ -11,6 +11,11 @@
 
 namespace umbra::shadow {
 
+// Bits [first, last] of a word.
+constexpr std::uint64_t bit_range(unsigned first, unsigned last) {
+    return (~std::uint64_t{0} >> (63 - last)) & (~std::uint64_t{0} << first);
+}
+
 class EntryBitmap {
   public:
     static constexpr unsigned kWords = kEntriesPerTable / 64;
@@ -24,7 +29,7 @@ class EntryBitmap {
         for (unsigned word = first / 64; word <= last / 64; ++word) {
             const unsigned from = word == first / 64 ? first % 64 : 0;
             const unsigned to = word == last / 64 ? last % 64 : 63;
-            words_[word] |= (~std::uint64_t{0} >> (63 - to)) & (~std::uint64_t{0} << from);
+            words_[word] |= bit_range(from, to);
         }
     }
     void clear(unsigned slot) { words_[slot / 64] &= ~(std::uint64_t{1} << slot % 64); }
