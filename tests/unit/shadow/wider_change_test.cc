@@ -147,13 +147,15 @@ TEST_F(WiderChangeInSlices, AccessOfATreeChangesTableByTable) {
     tables_.entry(Iova(0), 3) &= ~std::uint64_t{2};
     EXPECT_LT(first_slice(Iova(50 * kLarge)), 1000U);
     EXPECT_FALSE(machine_.manager.caught_up());
-    // Before the end each is mapped as before or as after, and the account says which.
+    // Before the end each is mapped as before or as after, except what the slice left of the one
+    // table under way, and the account says which.
     EXPECT_EQ(machine_.manager.verify().errors, 0U);
-    EXPECT_EQ(device_.recorder.mappings().size(), 6400U);
+    EXPECT_GT(device_.recorder.mappings().size(), 6400U - 64);
     run_to_the_end();
     for (unsigned table = 0; table < 100; ++table) {
         ASSERT_EQ(mapped_at(Iova(table * kLarge)).access, Access::read) << table;
     }
+    EXPECT_EQ(device_.recorder.mappings().size(), 6400U);
     EXPECT_TRUE(machine_.manager.verify().clean());
     EXPECT_EQ(machine_.manager.verify().pending, 0U);
 }
