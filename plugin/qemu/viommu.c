@@ -99,7 +99,8 @@ static const PropertyHelp property_help[] = {
      "Devices may have translation caches of their own (ATS), such as vhost with ats=on"},
     {"snoop-control", "on|off", "off", "Guest may set the snoop bit in its tables (ECAP.SC)"},
     {"coalesce", "on|off", "on",
-     "Map what is contiguous in one host call; a later unmap of a part then splits it"},
+     "Map what is contiguous and named by one page-selective invalidation in one host call; a "
+     "later unmap of a part then splits it"},
     {"on-map-error", "report|stop", "report",
      "When the host refuses a mapping: tell the operator and retry, or stop the machine as well "
      "until "

@@ -30,6 +30,9 @@ IovaRange clip(const Table& table, IovaRange range) {
     return {std::max(range.first, table.base), std::min(range.last, table.last())};
 }
 
+// For what is joined wherever it lies.
+constexpr std::uint64_t kNoBorders = std::uint64_t{1} << 63;
+
 bool holds_interrupts(const HostMapping& mapping) {
     return IovaRange{Iova(vtd::kInterruptRangeFirst), Iova(vtd::kInterruptRangeLast)}.overlaps(
         {mapping.iova, mapping.end() - 1});
@@ -159,8 +162,7 @@ void AddressSpace::begin(SyncJob& job) {
         waiting_.clear();
         ranges_.normalise();
     } else {
-        ranges_.clear();
-        ranges_.add(IovaRange::everything());
+        ranges_.set_everything();
     }
     for (HostBinding* binding : bindings_) {
         binding->begin();
@@ -200,6 +202,7 @@ bool AddressSpace::walk(SyncJob& job) {
     while (in_time && job.walk_range < ranges_.size()) {
         const IovaRange left = {job.cursor, std::min(ranges_[job.walk_range].last, root.last())};
         concerned_ = left;
+        join_block_ = ranges_.block(job.walk_range);
         if (root.copy != nullptr && left.first <= left.last) {
             in_time = sync_table(root, left);
         }
@@ -465,7 +468,8 @@ unsigned AddressSpace::add_leaves(Table& table, const std::uint64_t* guest, unsi
         const unsigned begin = slot;
         table.copy[slot] = value;
         ++slot;
-        if (unit_.options.coalesce && slot < end && load(guest + slot) == value + kPageSize) {
+        if (unit_.options.coalesce && join_block_ != kPageSize && slot < end &&
+            load(guest + slot) == value + kPageSize) {
             slot = copy_stretch(table, guest, slot, end, value, *run);
         }
         const HostMapping mapping = {table.entry_iova(begin), (slot - begin) * kPageSize,
@@ -505,6 +509,10 @@ unsigned AddressSpace::copy_stretch(Table& table, const std::uint64_t* guest, un
     const std::uint64_t pages =
         std::min(run.bytes - (address - run.first), unit_.options.coalesce_limit) >> kPageShift;
     unsigned stop = first + static_cast<unsigned>(std::min<std::uint64_t>(end - first, pages - 1));
+    if (const std::uint64_t block = join_block_ >> kPageShift; block < kEntriesPerTable) {
+        // Tables begin with a block, so the slots of one have its number in common.
+        stop = std::min(stop, static_cast<unsigned>(((first - 1) / block + 1) * block));
+    }
     if (vtd::is_interrupt_address(table.entry_iova(first - 1))) {
         // To the end of that range; it begins with a table.
         const std::uint64_t left = Iova(vtd::kInterruptRangeLast) + 1 - table.entry_iova(first);
@@ -977,12 +985,14 @@ inline void AddressSpace::emit_addition(Table& table, unsigned slot, const Decod
 inline bool AddressSpace::can_join(const HostMapping* before, const HostMapping& mapping,
                                    const RamRun& run) const {
     // All of it in one run of RAM: two runs can touch each other and yet go separate ways. And a
-    // host has no room for mappings where interrupts go: what lies there must fail by itself.
+    // host has no room for mappings where interrupts go: what lies there must fail by itself, at
+    // once rather than page by page. No DMA gets there that could miss a mapping.
     return before != nullptr && before->guest + before->bytes == mapping.guest &&
            before->end() == mapping.iova && before->guest >= run.first &&
            before->access == mapping.access && unit_.options.coalesce &&
            before->bytes + mapping.bytes <= unit_.options.coalesce_limit &&
-           holds_interrupts(*before) == holds_interrupts(mapping);
+           holds_interrupts(*before) == holds_interrupts(mapping) &&
+           (!mapping.iova.is_aligned(join_block_) || holds_interrupts(mapping));
 }
 
 inline void AddressSpace::mark_joined(Table& table, unsigned first, unsigned end) {
@@ -1149,8 +1159,11 @@ void AddressSpace::follow_ram(const HostRun& run) {
         emit_removal(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot));
     });
     std::swap(ram_, previous_ram_);
+    // Together again with what it was one mapping with before, and with nothing else.
+    join_block_ = kPageSize;
     mirror_.leaves(range, [this](LeafRef leaf) {
         emit_addition(*leaf.table, leaf.slot, decoded(*leaf.table, leaf.slot), leaf.bytes());
+        join_block_ = kNoBorders;
         flush_if_full();
     });
     flush_if_full();

@@ -259,6 +259,9 @@ class AddressSpace {
     RangeList waiting_;
     RangeList ranges_;     // of the job that has begun
     IovaRange concerned_;  // the one under way, and what turned out to belong to it
+    // Leaves are joined to one host mapping within blocks of this size only, a power of two: what
+    // the guest mapped by itself it can unmap by itself, and then nothing else has to go with it.
+    std::uint64_t join_block_ = kPageSize;
 
     std::uint64_t leaves_ = 0;
     // Leaves that are not in one stretch of RAM as a whole.

@@ -13,9 +13,11 @@ enum class OnMapError : std::uint8_t {
 };
 
 struct Options {
-    // Maps that are contiguous in IOVA, guest and host memory, have the same access and come from
-    // one sync become one host call. A later unmap of a part must then unmap the whole and map the
-    // rest again, with a moment in which DMA to the rest faults (counted as a split).
+    // Maps that are contiguous in IOVA, guest and host memory, have the same access and are named
+    // by one page-selective invalidation become one host call. A later unmap of a part must then
+    // unmap the whole and map the rest again, with a moment in which DMA to the rest faults
+    // (counted as a split). So what a domain or global flush finds, which may be of several
+    // drivers, and what several invalidations name is not joined.
     bool coalesce = true;
     // Longest mapping, in bytes, that coalescing makes out of smaller leaves: bounds what a split
     // has to map again.

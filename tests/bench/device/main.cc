@@ -105,15 +105,21 @@ Summary summarise_ratio(const std::vector<double>& dividends, const std::vector<
     return summarise(ratios);
 }
 
+// `alone`: Umbra with one device and otherwise alike, or null.
 Result measure(const Case& benchmark, const Configuration& configuration, Subjects& subjects,
-               const std::vector<Memory>& memories, const Options& options) {
+               Subject* alone, const std::vector<Memory>& memories, const Options& options) {
     std::vector<Samples> samples(subjects.size());
     // Beside Umbra if it is there, else beside whatever is.
     Comparison comparison;
+    Samples of_one_device;
     // One turn that does not count: caches, allocators and lazily made tables.
     for (std::size_t i = 0; i < subjects.size(); i++) {
         const Measurement first = benchmark.run(*subjects[i], 1);
         samples[i].in_a_row = first.times.front() > kSlow ? 1 : benchmark.in_a_row;
+    }
+    if (alone != nullptr) {
+        (void)benchmark.run(*alone, 1);
+        of_one_device.in_a_row = samples.back().in_a_row;
     }
     const auto end = std::chrono::steady_clock::now() + options.budget;
     for (unsigned turn = 0; turn < options.turns; turn++) {
@@ -125,6 +131,10 @@ Result measure(const Case& benchmark, const Configuration& configuration, Subjec
             const std::size_t who = (i + turn) % subjects.size();
             const bool compares = benchmark.tables && who == subjects.size() - 1;
             measure_turn(benchmark, *subjects[who], samples[who], compares ? &comparison : nullptr);
+        }
+        if (alone != nullptr) {
+            Comparison likewise;
+            measure_turn(benchmark, *alone, of_one_device, benchmark.tables ? &likewise : nullptr);
         }
     }
     Result result;
@@ -143,6 +153,9 @@ Result measure(const Case& benchmark, const Configuration& configuration, Subjec
     }
     if (options.viommus.back() == qtest::Viommu::umbra && benchmark.tables) {
         result.by_compare = summarise_ratio(samples.back().medians, comparison.medians);
+    }
+    if (alone != nullptr) {
+        result.by_one_device = summarise_ratio(samples.back().medians, of_one_device.medians);
     }
     return result;
 }
@@ -170,6 +183,13 @@ void measure_machine(const Configuration& configuration, const Options& options,
         subjects.push_back(std::make_unique<Subject>(viommu, configuration));
         memories.push_back(subjects.back()->memory());
     }
+    std::unique_ptr<Subject> alone;
+    if (configuration.devices > 1 && configuration.sharing == Sharing::one_domain &&
+        options.viommus.back() == qtest::Viommu::umbra) {
+        Configuration one = configuration;
+        one.devices = 1;
+        alone = std::make_unique<Subject>(qtest::Viommu::umbra, one);
+    }
     if (report.results.empty()) {
         report.qemu_version = "QEMU " + subjects.front()->qemu_version();
         progress.clear();
@@ -178,7 +198,8 @@ void measure_machine(const Configuration& configuration, const Options& options,
     for (const Case& benchmark : cases) {
         progress.show(std::string(benchmark.name) + ", " + std::to_string(configuration.pages) +
                       " pages, " + std::to_string(configuration.devices) + " devices");
-        report.results.push_back(measure(benchmark, configuration, subjects, memories, options));
+        report.results.push_back(
+            measure(benchmark, configuration, subjects, alone.get(), memories, options));
         progress.clear();
         write_table_row(std::cout, report.results.back());
     }

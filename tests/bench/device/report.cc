@@ -145,6 +145,10 @@ void write_json(std::ostream& out, const Report& report) {
             out << ",\n     \"umbra_by_memcmp\": ";
             write_summary(out, result.by_compare);
         }
+        if (result.by_one_device.samples > 0) {
+            out << ",\n     \"umbra_by_one_device\": ";
+            write_summary(out, result.by_one_device);
+        }
         out << "}";
     }
     out << "\n  ]\n}\n";

@@ -31,6 +31,9 @@ struct Result {
     // turn; no samples where they say nothing.
     Summary compare;
     Summary by_compare;
+    // Umbra's time for several devices in one domain by its time for one, a sample for each turn;
+    // no samples otherwise.
+    Summary by_one_device;
 };
 
 struct Report {

@@ -46,12 +46,12 @@ TEST(Devices, ModesComeInAnOrderThatLetsOthersFillTheContainer) {
     tables.map_pages(Iova(0), kRam, 2);
     machine.contexts.translate(kDevice, kDomain, tables.root());
     machine.manager.context_device(kDomain, kDevice, 0);
-    EXPECT_EQ(device.recorder.mappings().size(), 1U);
+    EXPECT_EQ(device.recorder.mappings().size(), 2U);
     machine.contexts.pass_through(kDevice);
     machine.manager.context_device(kDomain, kDevice, 0);
     machine.contexts.translate(kDevice, kDomain, tables.root());
     machine.manager.context_global();
-    EXPECT_EQ(device.recorder.mappings().size(), 1U);
+    EXPECT_EQ(device.recorder.mappings().size(), 2U);
     machine.manager.translation_changed(false);
 
     EXPECT_EQ(device.modes,
@@ -167,7 +167,7 @@ TEST_F(OneDevice, InvalidationsOfABatchAreOneSync) {
     invalidate(Iova(0x10'0000));
     EXPECT_EQ(calls(device_), 0U);
     machine_.manager.barrier();
-    EXPECT_EQ(device_.recorder.map_calls(), 2U);
+    EXPECT_EQ(device_.recorder.map_calls(), 9U);
     EXPECT_EQ(syncs(machine_, SyncTrigger::page), 1U);
     EXPECT_EQ(machine_.manager.counters().sync.leaves, 9U) << "and concern nothing else";
     machine_.manager.batch_end();
@@ -286,6 +286,37 @@ TEST_F(OneDevice, ContiguousMapsAreOneCallAndComeApartWhenNeeded) {
     EXPECT_EQ(host.splits, 1U);
     EXPECT_EQ(host.live_mappings, 3U);
     EXPECT_EQ(host.pinned_bytes, 510 * kPageSize);
+    EXPECT_EQ(device_.recorder.violations(), 0U);
+}
+
+// What is mapped by itself has to go by itself, and no other page with it, not even for a moment.
+TEST_F(OneDevice, OnlyWhatOneInvalidationNamesIsOneCall) {
+    tables_.map_pages(Iova(0), kRam, 1024);
+    invalidate(Iova(0), 10);
+    EXPECT_EQ(device_.recorder.map_calls(), 1U);
+
+    const Iova alone(vtd::level_span(3));
+    tables_.map_pages(alone, kRam, 8);
+    machine_.manager.batch_begin();
+    for (unsigned page = 0; page < 8; ++page) {
+        invalidate(alone + page * kPageSize);
+    }
+    machine_.manager.barrier();
+    EXPECT_EQ(device_.recorder.map_calls(), 1U + 8);
+    const Iova blocks(2 * vtd::level_span(3));
+    tables_.map_pages(blocks, kRam, 512 + 16);
+    invalidate(blocks, 4);
+    invalidate(blocks + 16 * kPageSize, 4);
+    machine_.manager.barrier();
+    EXPECT_EQ(device_.recorder.map_calls(), 1U + 8 + 2);
+    machine_.manager.batch_end();
+    machine_.manager.iotlb_domain(kDomain);
+    EXPECT_EQ(device_.recorder.map_calls(), 1U + 8 + 2 + 512 - 16);
+
+    tables_.unmap(alone + 3 * kPageSize);
+    tables_.unmap(blocks + 100 * kPageSize);
+    machine_.manager.iotlb_domain(kDomain);
+    EXPECT_EQ(machine_.manager.counters().host.splits, 0U);
     EXPECT_EQ(device_.recorder.violations(), 0U);
 }
 
@@ -666,7 +697,7 @@ TEST_F(OneDevice, TablesThatAreNoRamAnyMoreMapNothing) {
     EXPECT_EQ(device_.recorder.mappings().size(), 0U);
     machine_.memory.unplug(std::nullopt);
     machine_.manager.iotlb_domain(kDomain);
-    EXPECT_EQ(device_.recorder.mappings().size(), 1U);
+    EXPECT_EQ(device_.recorder.mappings().size(), 8U);
     machine_.memory.unplug(Gpa(0));
     machine_.manager.iotlb_domain(kDomain);
     EXPECT_EQ(device_.recorder.mappings().size(), 0U);

@@ -169,7 +169,7 @@ TEST_F(PeerCases, TablesThatReferToThemselves) {
 // 6. It is remembered as done and never tried again; nobody is told.
 TEST_F(PeerCases, MapThatFailedIsToldAndTriedAgain) {
     device_.recorder.entry_limit = 2;
-    tables_.map_pages(Iova(0), kRam, 2);
+    tables_.map(Iova(0), kRam);
     tables_.map(Iova(0x10'0000), kRam);
     tables_.map(Iova(0x20'0000), kRam);
     tables_.map(Iova(0x30'0000), kRam);
@@ -185,8 +185,8 @@ TEST_F(PeerCases, MapThatFailedIsToldAndTriedAgain) {
     EXPECT_EQ(machine_.events.stops, 0U);
 
     // Room for one more: a sync that touches the missing one finds it.
-    tables_.unmap_pages(Iova(0), 2);
-    invalidate(Iova(0), 1);
+    tables_.unmap(Iova(0));
+    invalidate(Iova(0));
     invalidate(Iova(0x30'0000));
     EXPECT_EQ(mapped(device_.recorder, Iova(0x30'0000)), at(0));
     EXPECT_TRUE(machine_.events.healings.empty());

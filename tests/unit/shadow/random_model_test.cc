@@ -269,7 +269,7 @@ class Model {
             case Op::map_large: {
                 // Also across ends of RAM.
                 const Gpa start = target(region, step.c % 2).align_down(kRegionBytes);
-                region_entry(region) = GuestTables::leaf(start, 2, some_access(step.b));
+                set_large(region, GuestTables::leaf(start, 2, some_access(step.b)));
                 break;
             }
             case Op::split_large:
@@ -397,9 +397,17 @@ class Model {
         const std::uint64_t first = *machine_.memory.entry(region_table(region), 0);
         const Gpa start(first & vtd::spec::SecondStageEntry::kAddress);
         if (start.is_aligned(kRegionBytes) && (first & 3) != 0) {
-            region_entry(region) = GuestTables::leaf(start, 2, static_cast<Access>(first & 3));
-            merged_ = true;
+            set_large(region, GuestTables::leaf(start, 2, static_cast<Access>(first & 3)));
         }
+    }
+
+    // What was mapped page by page and is one leaf now counts as one mapping, whatever the host
+    // has.
+    void set_large(Iova region, std::uint64_t leaf) {
+        const auto first = machine_.memory.entry(region_table(region), 0);
+        merged_ = merged_ || (*first & vtd::spec::SecondStageEntry::kAddress) ==
+                                 (leaf & vtd::spec::SecondStageEntry::kAddress);
+        region_entry(region) = leaf;
     }
 
     void move_table(Iova region) {

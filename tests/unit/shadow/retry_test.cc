@@ -50,6 +50,8 @@ class Retries : public ::testing::Test {
         machine_.manager.iotlb_pages(kDomain, iova, mask, false);
     }
     void invalidate_domain() { machine_.manager.iotlb_domain(kDomain); }
+    // By one invalidation of pages, so that what is contiguous becomes one mapping.
+    void invalidate_pages_of_all() { invalidate(Iova(0), 27); }
     [[nodiscard]] const telemetry::HostCounters& host() const {
         return machine_.manager.counters().host;
     }
@@ -73,7 +75,7 @@ class Retries : public ::testing::Test {
 TEST_F(Retries, RunThatFailsIsOneFailure) {
     tables_.map_pages(page(0), kRam, 64);
     tables_.map(Iova(0x40'0000), kRam);
-    invalidate_domain();
+    invalidate_pages_of_all();
     second_.recorder.fail = [](bool is_map, Iova iova, std::uint64_t) {
         return is_map && iova < Iova(0x20'0000) ? EINVAL : 0;
     };
@@ -94,7 +96,7 @@ TEST_F(Retries, RunAcrossTablesThatFailsIsOneFailure) {
     // From the middle of one table to the middle of the next but one.
     tables_.map_pages(page(500), kRam + 500 * kPageSize, 600);
     tables_.map(Iova(0x4000'0000), kRam);
-    invalidate_domain();
+    invalidate_pages_of_all();
     ASSERT_EQ(first_.recorder.mappings().size(), 2U);
     second_.recorder.fail = [](bool is_map, Iova iova, std::uint64_t) {
         return is_map && iova < Iova(0x4000'0000) ? EINVAL : 0;
@@ -121,7 +123,7 @@ TEST_F(Retries, RunOfLargeAndSmallLeavesIsFoundByAnyPartOfIt) {
     tables_.map_pages(page(511), kRam + 511 * kPageSize, 1);
     tables_.map(Iova(large), kRam + large, Access::read_write, 2);
     tables_.map_pages(page(1024), kRam + 2 * large, 2);
-    invalidate_domain();
+    invalidate_pages_of_all();
     ASSERT_EQ(first_.recorder.mappings().size(), 1U);
     for (const Iova iova : {page(511), page(512), page(700), page(1023), page(1025)}) {
         second_.recorder.fail = [](bool is_map, Iova, std::uint64_t) {
@@ -161,7 +163,7 @@ TEST_F(RetriesOfLeaves, LeavesThatFailDoNotKeepOthersOfTheirTableFromBeingTried)
 
 TEST_F(Retries, RunAcrossANewBorderOfRamIsMappedAnew) {
     tables_.map_pages(page(0), kRam, 8, Access::read);
-    invalidate_domain();
+    invalidate_pages_of_all();
     ASSERT_EQ(first_.recorder.mappings().size(), 1U);
     // Nothing lies elsewhere now, nor can it be reached in another way.
     const std::uint64_t rest = FakeMachine::kRamBytes - 4 * kPageSize;
@@ -189,7 +191,7 @@ TEST_F(Retries, RunAcrossANewBorderOfRamIsMappedAnew) {
 
 TEST_F(Retries, SplitOfARunAcrossANewBorderOfRam) {
     tables_.map_pages(page(0), kRam, 8, Access::read);
-    invalidate_domain();
+    invalidate_pages_of_all();
     const std::uint64_t rest = FakeMachine::kRamBytes - 4 * kPageSize;
     machine_.ram.set({{kRam, 4 * kPageSize, kHost, false},
                       {kRam + 4 * kPageSize, rest, kHost + 4 * kPageSize, true}});
@@ -209,7 +211,7 @@ TEST_F(Retries, SplitOfARunAcrossANewBorderOfRam) {
 TEST_F(Retries, StuckStretchesThatOverlapDoNotKeepOthersFromTheirTurn) {
     tables_.map_pages(page(4), kRam, 4);
     tables_.map(page(100), kRam);
-    invalidate_domain();
+    invalidate_pages_of_all();
     bool refuse = true;
     first_.recorder.fail = [&](bool is_map, Iova, std::uint64_t) {
         return !is_map && refuse ? EBUSY : 0;
@@ -296,7 +298,7 @@ TEST_F(Retries, WhatAStuckUnmapTakesAlongIsMappedAgainAtOnce) {
     for (unsigned number = 0; number < 100; ++number) {
         tables_.map(Iova(0x4000'0000) + number * (2 * kPageSize), kRam);
     }
-    invalidate_domain();
+    invalidate_pages_of_all();
     bool refuse = true;
     std::vector<Iova> mapped_since;
     first_.recorder.fail = [&](bool is_map, Iova iova, std::uint64_t) {
@@ -358,7 +360,7 @@ TEST_F(Retries, RestsThatFailAreTriedAFewAtATime) {
     for (unsigned i = 0; i < kSplits; ++i) {
         tables_.map_pages(Iova(i * kApart), kRam, 3);
     }
-    invalidate_domain();
+    invalidate_pages_of_all();
     first_.recorder.fail = [](bool is_map, Iova iova, std::uint64_t) {
         return is_map && iova.offset_in(kApart) != 0 ? EINVAL : 0;
     };
@@ -383,7 +385,7 @@ TEST_F(Retries, RestsThatFailAreTriedAFewAtATime) {
 TEST_F(Retries, WhatRamThatMovesHadMappedIsTriedByEverySync) {
     tables_.map_pages(page(0), kRam, 8);
     tables_.map(Iova(0x40'0000), kRam);
-    invalidate_domain();
+    invalidate_pages_of_all();
     first_.recorder.entry_limit = 1;
     machine_.ram.set({{kRam, FakeMachine::kRamBytes, kHost + 0x20'0000, false}});
     invalidate(Iova(0x4000'0000));
@@ -752,7 +754,7 @@ TEST_F(RetriesOfRunsInSlices, LargeMappingsAreMappedOneByOne) {
         // Eight leaves in a row are one mapping.
         tables_.map(Iova(i * large), kRam + (i + i / 8 * 8) * large, Access::read_write, 2);
     }
-    expect_slices(1, [&] { invalidate_domain(); });
+    expect_slices(1, [&] { invalidate_pages_of_all(); });
     EXPECT_EQ(first_.recorder.mappings().size(), 10U);
     EXPECT_EQ(host().map_calls, 10U);
 }

@@ -60,11 +60,9 @@ def _memcmps(rows: list[device.Row]) -> Iterator[Verdict]:
 
 
 def _devices(rows: list[device.Row]) -> Iterator[Verdict]:
-    alone = {(row.pages, row.layout): row for row in rows if row.case == "dsi-unchanged" and row.devices == 1}
     for row in rows:
-        one = alone.get((row.pages, row.layout))
-        if row.case == "dsi-unchanged" and row.devices == DEVICES and row.sharing == "one" and one:
-            factor = row.own.median / one.own.median
+        if row.case == "dsi-unchanged" and row.devices == DEVICES and row.by_one_device:
+            factor = row.by_one_device.median
             yield Verdict(f"{_name(row)}, {DEVICES} devices in one domain, in costs of one device",
                           f"≤ {significant(DEVICES_FACTOR)}", significant(factor), factor <= DEVICES_FACTOR)
 

@@ -38,6 +38,7 @@ class Row:
     ratio: Spread
     memcmp: Spread | None
     by_memcmp: Spread | None  # Umbra's time in memcmps of the mapped leaf tables
+    by_one_device: Spread | None  # Umbra's time for several devices in one domain, in times for one
     peer_calls: float
     own_calls: float
     peer_floor: float
@@ -63,7 +64,8 @@ def rows(result: dict) -> list[Row]:
         found.append(Row(
             entry["case"], entry["pages"], entry["devices"], entry["sharing"], entry["layout"],
             Spread.of_summary(peer["time_ns"]), Spread.of_summary(own["time_ns"]), Spread.of_summary(entry["ratio"]),
-            *(Spread.of_summary(entry[name]) if name in entry else None for name in ("memcmp_ns", "umbra_by_memcmp")),
+            *(Spread.of_summary(entry[name]) if name in entry else None
+              for name in ("memcmp_ns", "umbra_by_memcmp", "umbra_by_one_device")),
             peer["calls"], own["calls"], peer["floor_ns"], own["floor_ns"], own["table_bytes"], own["mirror_bytes"],
             peer["anonymous_bytes"], own["anonymous_bytes"]))
     return found
