@@ -93,15 +93,21 @@ AddressSpace::~AddressSpace() {
 void AddressSpace::attach(HostBinding& binding) {
     bindings_.push_back(&binding);
     binding.join(mirror_, ram_, log_, counters_.host);
+    look_at_bindings();
+}
+
+void AddressSpace::forget(HostBinding& binding) {
+    binding.forget();
+    look_at_bindings();
 }
 
 void AddressSpace::detach(HostBinding& binding) {
     std::erase(bindings_, &binding);
     binding.leave();
-    if (binding.has_stuck() && !any_stuck()) {
+    look_at_bindings();
+    if (binding.has_stuck() && !any_stuck_) {
         log_.forget(Trouble::unmap_refused);
     }
-    look_for_missing();
     heal_calls();
 }
 
@@ -128,7 +134,9 @@ bool AddressSpace::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& n
     ticks_ = unit_.options.tables_per_look;
     time_up_ = false;
 
-    look_for_missing();
+    if (any_missing_ || any_stuck_) {
+        look_at_bindings();
+    }
     mirror_.refresh_pointers();
     check_ram();
     if (job.phase == SyncJob::Phase::begin) {
@@ -164,8 +172,26 @@ void AddressSpace::begin(SyncJob& job) {
     } else {
         ranges_.set_everything();
     }
+    began_bindings_ = false;
+    if (any_missing_ || any_stuck_) {
+        retry_unmaps();
+    }
+    job.cursor = ranges_[0].first;
+    job.phase = job.walk ? SyncJob::Phase::walk : SyncJob::Phase::retry;
+}
+
+void AddressSpace::begin_bindings() {
+    if (!began_bindings_) {
+        began_bindings_ = true;
+        for (HostBinding* binding : bindings_) {
+            binding->begin();
+        }
+    }
+}
+
+void AddressSpace::retry_unmaps() {
+    begin_bindings();
     for (HostBinding* binding : bindings_) {
-        binding->begin();
         bool any = false;
         for (std::size_t i = 0; i < ranges_.size() && binding->has_stuck(); ++i) {
             any = binding->retry_unmaps(ranges_[i]) || any;
@@ -177,8 +203,6 @@ void AddressSpace::begin(SyncJob& job) {
             (void)binding->retry_lost(pass, deadline_);
         }
     }
-    job.cursor = ranges_[0].first;
-    job.phase = job.walk ? SyncJob::Phase::walk : SyncJob::Phase::retry;
 }
 
 bool AddressSpace::map_put_off() {
@@ -191,7 +215,7 @@ bool AddressSpace::map_put_off() {
         std::all_of(bindings_.begin(), bindings_.end(),
                     [this](HostBinding* binding) { return binding->map_put_off(deadline_); });
     host_ns_ += unit_.clock.now_ns() - start;
-    look_for_missing();
+    look_at_bindings();
     return in_time;
 }
 
@@ -271,7 +295,7 @@ void AddressSpace::finish(SyncJob& job) {
     if (log_.quiet()) {
         return;
     }
-    look_for_missing();
+    look_at_bindings();
     heal_calls();
     if (irregular_leaves_ == 0) {
         log_.heal(Trouble::not_ram);
@@ -295,14 +319,9 @@ void AddressSpace::heal_calls() {
     if (!any_missing_) {
         log_.heal(Trouble::map_failed);
     }
-    if (!any_stuck()) {
+    if (!any_stuck_) {
         log_.heal(Trouble::unmap_refused);
     }
-}
-
-bool AddressSpace::any_stuck() const {
-    return std::any_of(bindings_.begin(), bindings_.end(),
-                       [](const HostBinding* binding) { return binding->has_stuck(); });
 }
 
 bool AddressSpace::time_is_up(Iova done) {
@@ -1075,9 +1094,13 @@ bool AddressSpace::same_on_host(Access before, Access after, Gpa guest, std::uin
     return before == after || RamSnapshot::same(ram_, before, ram_, after, guest, bytes);
 }
 
-void AddressSpace::look_for_missing() {
-    any_missing_ = std::any_of(bindings_.begin(), bindings_.end(),
-                               [](const HostBinding* binding) { return binding->has_missing(); });
+void AddressSpace::look_at_bindings() {
+    const auto any = [this](bool (HostBinding::*has)() const) {
+        return std::any_of(bindings_.begin(), bindings_.end(),
+                           [has](const HostBinding* binding) { return (binding->*has)(); });
+    };
+    any_missing_ = any(&HostBinding::has_missing);
+    any_stuck_ = any(&HostBinding::has_stuck);
 }
 
 DecodedEntry AddressSpace::decoded(const Table& table, unsigned slot) const {
@@ -1095,6 +1118,7 @@ void AddressSpace::flush() {
     if (delta.empty()) {
         return;
     }
+    begin_bindings();
     unit_.plan.build(delta.removals, mirror_, ram_);
     const std::uint64_t start = unit_.clock.now_ns();
     for (HostBinding* binding : bindings_) {
@@ -1104,7 +1128,7 @@ void AddressSpace::flush() {
         binding->execute(unit_.plan, delta, deadline_);
     }
     host_ns_ += unit_.clock.now_ns() - start;
-    look_for_missing();
+    look_at_bindings();
     delta.clear();
     ticks_ = 1;
 }

@@ -104,6 +104,8 @@ class AddressSpace {
     void attach(HostBinding& binding);
     // Unmaps what is mapped for it.
     void detach(HostBinding& binding);
+    // The host has nothing of an attached binding any more.
+    void forget(HostBinding& binding);
 
     // Pages that the guest has invalidated, for the next sync whose trigger is `page`. That sync
     // concerns them and nothing else; every other one concerns everything.
@@ -220,7 +222,7 @@ class AddressSpace {
     [[nodiscard]] LeafRef joined_successor(Table& table, unsigned slot) const;
     [[nodiscard]] bool same_on_host(Access before, Access after, Gpa guest,
                                     std::uint64_t bytes) const;
-    void look_for_missing();
+    void look_at_bindings();
     void flush_if_full();
     void flush();
 
@@ -236,6 +238,11 @@ class AddressSpace {
     void check_ram();
     void follow_ram(const HostRun& run);
     void begin(SyncJob& job);
+    // Before the first host call of a job for any of them. A sync that finds nothing changed does
+    // not touch the bindings, so that it costs the same for any number of devices.
+    void begin_bindings();
+    // Of what is stuck in the ranges of the job.
+    void retry_unmaps();
     // What an earlier call, or this one, had no time to map.
     [[nodiscard]] bool map_put_off();
     [[nodiscard]] bool walk(SyncJob& job);
@@ -244,7 +251,6 @@ class AddressSpace {
     // Calls that were refused are told once for all devices, so they have healed when no device has
     // any.
     void heal_calls();
-    [[nodiscard]] bool any_stuck() const;
     void account();
 
     const DomainKey key_;
@@ -268,9 +274,12 @@ class AddressSpace {
     std::uint64_t irregular_leaves_ = 0;
     // True once any leaf was joined to the one before it.
     bool joins_ = false;
-    // Whether any binding misses a leaf. As of the start of the call under way, or of the last
-    // host calls since; so it can be true for longer than there is anything.
+    // Whether any binding misses a leaf, and whether anything is stuck. As of the start of the call
+    // under way, or of the last host calls since; so it can be true for longer than there is
+    // anything.
     bool any_missing_ = false;
+    bool any_stuck_ = false;
+    bool began_bindings_ = false;
 
     // Of the call of run() under way.
     telemetry::SyncCounters tally_;

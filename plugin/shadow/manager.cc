@@ -106,7 +106,7 @@ class Manager::Implementation {
             return;
         }
         Member& member = **found;
-        member.binding->forget();
+        member.space->forget(*member.binding);
         add_job(*member.space, {.trigger = SyncTrigger::replay, .walk = false});
         restart_retries(*member.space);
         run_unless_batched();

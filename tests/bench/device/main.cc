@@ -105,7 +105,7 @@ Summary summarise_ratio(const std::vector<double>& dividends, const std::vector<
     return summarise(ratios);
 }
 
-// `alone`: Umbra with one device and otherwise alike, or null.
+// `alone`: Umbra with one device in the domain and otherwise alike, or null.
 Result measure(const Case& benchmark, const Configuration& configuration, Subjects& subjects,
                Subject* alone, const std::vector<Memory>& memories, const Options& options) {
     std::vector<Samples> samples(subjects.size());
@@ -186,9 +186,11 @@ void measure_machine(const Configuration& configuration, const Options& options,
     std::unique_ptr<Subject> alone;
     if (configuration.devices > 1 && configuration.sharing == Sharing::one_domain &&
         options.viommus.back() == qtest::Viommu::umbra) {
-        Configuration one = configuration;
-        one.devices = 1;
-        alone = std::make_unique<Subject>(qtest::Viommu::umbra, one);
+        // With as many devices in the machine: after each operation all of them are asked what they
+        // were told, which leaves the CPU's caches to others.
+        Configuration own = configuration;
+        own.sharing = Sharing::own_domains;
+        alone = std::make_unique<Subject>(qtest::Viommu::umbra, own);
     }
     if (report.results.empty()) {
         report.qemu_version = "QEMU " + subjects.front()->qemu_version();

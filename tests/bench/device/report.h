@@ -31,8 +31,8 @@ struct Result {
     // turn; no samples where they say nothing.
     Summary compare;
     Summary by_compare;
-    // Umbra's time for several devices in one domain by its time for one, a sample for each turn;
-    // no samples otherwise.
+    // Umbra's time for several devices in one domain by its time for a domain with one of as many,
+    // a sample for each turn; no samples otherwise.
     Summary by_one_device;
 };
 
