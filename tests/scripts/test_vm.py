@@ -11,13 +11,14 @@ import threading
 import time
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
 from umbra import measure, run_vm, table
 from umbra.errors import ExitCode, UserError
 from umbra.vm import cpio
 from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
-from umbra.vm.guest import Guest
+from umbra.vm.guest import AgentResult, Guest
 from umbra.vm.host import LocalHost
 from umbra.vm.ports import Port, PortClosed, PortTimeout
 from umbra.vm.process import tail
@@ -301,6 +302,16 @@ class Report(unittest.TestCase):
     def test_repetitions_show_median_and_spread(self):
         runs = [self.run_of(i, p50) for i, p50 in enumerate((4000, 6000, 5000))]
         self.assertIn("5.0 ±1.0", measure.report({"runs": runs}, markdown=False))
+
+    def test_policy_that_is_not_there_is_told_from_one_that_fails(self):
+        def guest(status: int, error: str | None):
+            return SimpleNamespace(command=lambda line, phases: AgentResult(line, status, error, {"a": 1}))
+        self.assertEqual(measure.Session._command(guest(0, None), "policy fq-range"), {"a": 1})
+        with self.assertRaises(measure.Unsupported):
+            measure.Session._command(guest(4, "unsupported: this kernel has no fq_flush"), "policy fq-range")
+        for status, error in ((4, "no device"), (1, "unsupported"), (1, "the kernel refuses it")):
+            with self.assertRaises(UserError):
+                measure.Session._command(guest(status, error), "policy fq-range")
 
     def test_report_refuses_what_is_no_result(self):
         for content in ("", "[]", json.dumps({"schema": 99})):

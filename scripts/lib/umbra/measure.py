@@ -47,7 +47,8 @@ examples:
   scripts/measure --report build/measure/DIR/result.json --markdown
 
 Counts are those of the counted round; `ops` is how many operations the guest did in it. VFIO calls
-are counted in the VFIO host's kernel, host invalidations at the testbed's own IOMMU.
+are counted in the VFIO host's kernel, host invalidations at the testbed's own IOMMU. A policy that the
+guest's kernel or the vIOMMU's driver does not know is skipped and named at the end.
 exit codes: 0 pass, 1 a guest failed, 2 usage, 3 time limit, 4 this machine cannot do it
 """
 
@@ -168,6 +169,10 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
     return cells
 
 
+class Unsupported(Exception):
+    """The guest's kernel, or the driver of its vIOMMU, has no such policy."""
+
+
 class Session:
     """All of one invocation: builds once, then runs cell after cell into `out`/result.json.
 
@@ -205,7 +210,7 @@ class Session:
         self.out.mkdir(parents=True, exist_ok=True)
         self.out = self.out.resolve()
         self.result = {"schema": SCHEMA, "machine": machine(), "versions": self._versions(),
-                       "runs": []}
+                       "runs": [], "skipped": []}
 
     def _versions(self) -> dict:
         versions = {"qemu": self._testbed.qemu.version, "umbra": products.tree_version()}
@@ -243,9 +248,13 @@ class Session:
             counter = Counter(guest)
             for cell in cells:
                 self.say(f"{cell}{f', {repetition} of {self._options.repeat}' if self._options.repeat > 1 else ''}")
-                for workload in self._workloads:
-                    self._command(guest, f"policy {cell.policy} fresh=yes")
-                    self.result["runs"].append(self._run_workload(guest, counter, cell, workload, repetition))
+                try:
+                    for workload in self._workloads:
+                        self._command(guest, f"policy {cell.policy} fresh=yes")
+                        self.result["runs"].append(self._run_workload(guest, counter, cell, workload, repetition))
+                except Unsupported as error:
+                    self.say(f"    skipped: {error}")
+                    self.result["skipped"].append({**dataclasses.asdict(cell), "why": str(error)})
                 self._command(guest, "dmesg-check clear")
                 yield cell
             guest.power_off()
@@ -288,6 +297,8 @@ class Session:
     @staticmethod
     def _command(guest: Guest, line: str, phases=None) -> dict:
         result = guest.command(line, phases)
+        if result.status == ExitCode.ENVIRONMENT and (result.error or "").startswith("unsupported"):
+            raise Unsupported(result.error)
         if not result.ok:
             raise UserError(ExitCode.GUEST_FAILED, f"'{line}' failed: {result.error} "
                             f"{json.dumps(result.data)[:2000]}")
@@ -420,9 +431,14 @@ def main(arguments: list[str]) -> int:
     elif session.result["runs"]:
         print(report(session.result, options.markdown))
     print(f"result: {session.out / 'result.json'}", file=sys.stderr)
+    for cell in session.result["skipped"]:
+        print(f"skipped: {cell['viommu']} {cell['policy']} {cell['backend']} {cell['kernel']}: {cell['why']}",
+              file=sys.stderr)
     for failure in session.failures:
         print(f"failed: {failure}", file=sys.stderr)
-    return ExitCode.GUEST_FAILED if session.failures else ExitCode.PASS
+    if session.failures:
+        return ExitCode.GUEST_FAILED
+    return ExitCode.PASS if session.result["runs"] else ExitCode.ENVIRONMENT
 
 
 if __name__ == "__main__":
