@@ -4,6 +4,7 @@ I/O runs, its KUnit tests; and that a broken patch does not get past."""
 
 import re
 import tempfile
+import time
 import unittest
 import xml.etree.ElementTree as xml
 from pathlib import Path
@@ -72,6 +73,53 @@ class PatchedKernelTests(RegressCase):
         verdicts = self.regress("--viommu", "umbra", "--only", "releases/*")
         self.all_ok(verdicts, *(f"releases/umbra/{policy}/{rule}"
                                 for policy in POLICIES for rule in ("after-flush", "leaf-hint")))
+
+
+class IovaCaches(VmCase):
+    CPUS = 4
+
+    @staticmethod
+    def emulated_nvme() -> list[str]:
+        return ["-blockdev", "driver=null-co,node-name=disk,read-zeroes=on,size=1073741824",
+                "-device", "nvme,drive=disk,serial=UMBRA0,bus=pcie.0,addr=5"]
+
+    def caches(self, guest) -> dict[str, int]:
+        """Of single pages."""
+        group = self.do(guest, "device")["group"]
+        shown = self.do(guest, f"exec cat /sys/kernel/debug/iommu/groups/{group}/iova_rcache")["stdout"]
+        header, row, *_ = shown.splitlines()
+        return dict(zip(header.split(), map(int, row.split()), strict=True))
+
+    def use_all_cpus(self, guest) -> None:
+        self.do(guest, f"workload hold pages_mapped=0 threads={self.CPUS} batch=512 operations=4096")
+
+    def test_idle_cpus_give_back_what_they_cached(self):
+        with self.direct(viommu="qemu-intel", patched=True, cpus=self.CPUS, extra=self.emulated_nvme()) as guest:
+            guest.wait_ready()
+            self.do(guest, "policy strict fresh=yes")
+            self.use_all_cpus(guest)
+            kept = self.caches(guest)
+            self.assertGreater(kept["hits"], 0)
+            self.assertGreater(kept["cached"], 0)
+            self.do(guest, "exec sleep 1")
+            later = self.caches(guest)
+            # The depot shrinks by itself, to a magazine for each CPU.
+            self.assertEqual((later["cached"], later["trimmed"]), (kept["cached"], 0), "not asked for")
+
+            self.do(guest, "exec echo 100 >/sys/module/iova/parameters/trim_ms")
+            self.use_all_cpus(guest)
+            limit = time.monotonic() + LIMIT
+            while (given_back := self.caches(guest))["cached"] and time.monotonic() < limit:
+                time.sleep(0.2)
+            self.assertEqual(given_back["cached"], 0)
+            self.assertGreater(given_back["trimmed"], 0)
+            print(f"IOVAs of one page in the caches of {self.CPUS} CPUs: {kept['cached']} and {kept['depot']} full magazines; "
+                  f"after trimming {given_back['cached']} and {given_back['depot']}, {given_back['trimmed']} given back")
+
+            self.use_all_cpus(guest)
+            self.assertGreater(self.caches(guest)["hits"], given_back["hits"], "and they are used as before")
+            self.do(guest, "dmesg-check")
+            guest.power_off()
 
 
 class BrokenPatch(RegressCase):

@@ -31,7 +31,7 @@ class VmCase(unittest.TestCase):
         return fresh_directory(products.TREE / "build/guest-tests" / name)
 
     def _config(self, rundir: Path, settings: dict) -> GuestConfig:
-        kernel = products.ensure_kernel(OFFLINE)
+        kernel = products.ensure_kernel(OFFLINE, patched=settings.pop("patched", False))
         config = GuestConfig(kernel=kernel.bzimage, extra=["-D", "trace.log"] + settings.pop("extra", []),
                              **settings)
         config.initrd = products.ensure_images(OFFLINE).guest_initrd_for(kernel, rundir)
@@ -47,7 +47,7 @@ class VmCase(unittest.TestCase):
         return Guest(Testbed.ensure(OFFLINE).host(rundir, host_append), config, limit)
 
     def direct(self, limit: float = LIMIT, **settings) -> Guest:
-        """A guest on this machine's QEMU, all of its devices emulated."""
+        """A guest on this machine's QEMU, all of its devices emulated. `patched`: its kernel has the series."""
         rundir = self.run_directory()
         settings.setdefault("kvm", kvm_runs_guests())
         config = self._config(rundir, settings)
