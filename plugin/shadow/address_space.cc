@@ -1095,12 +1095,12 @@ bool AddressSpace::same_on_host(Access before, Access after, Gpa guest, std::uin
 }
 
 void AddressSpace::look_at_bindings() {
-    const auto any = [this](bool (HostBinding::*has)() const) {
-        return std::any_of(bindings_.begin(), bindings_.end(),
-                           [has](const HostBinding* binding) { return (binding->*has)(); });
-    };
-    any_missing_ = any(&HostBinding::has_missing);
-    any_stuck_ = any(&HostBinding::has_stuck);
+    any_missing_ = false;
+    any_stuck_ = false;
+    for (const HostBinding* binding : bindings_) {
+        any_missing_ = any_missing_ || binding->has_missing();
+        any_stuck_ = any_stuck_ || binding->has_stuck();
+    }
 }
 
 DecodedEntry AddressSpace::decoded(const Table& table, unsigned slot) const {

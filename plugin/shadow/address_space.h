@@ -279,7 +279,7 @@ class AddressSpace {
     // anything.
     bool any_missing_ = false;
     bool any_stuck_ = false;
-    bool began_bindings_ = false;
+    bool began_bindings_ = false;  // of the job that has begun
 
     // Of the call of run() under way.
     telemetry::SyncCounters tally_;

@@ -13,7 +13,7 @@ from pathlib import Path
 from umbra import products
 from umbra.vm.config import GuestConfig, kvm_runs_guests
 from umbra.vm.guest import AgentResult, Guest, fresh_directory
-from umbra.vm.host import LocalHost, TestbedHost
+from umbra.vm.host import LocalHost, TestbedHost, TestbedOptions
 from umbra.vm.testbed import Testbed
 
 OFFLINE = products.BuildOptions(offline=True)
@@ -46,12 +46,16 @@ class VmCase(unittest.TestCase):
         config.passthrough = list(TestbedHost.DEVICES[:devices])
         return Guest(Testbed.ensure(OFFLINE).host(rundir, host_append), config, limit)
 
-    def direct(self, limit: float = LIMIT, **settings) -> Guest:
-        """A guest on this machine's QEMU, all of its devices emulated. `patched`: its kernel has the series."""
+    def direct(self, limit: float = LIMIT, nvme: bool = False, **settings) -> Guest:
+        """A guest on this machine's QEMU, all of its devices emulated, with an NVMe if asked for. `patched`: its kernel
+        has the series."""
         rundir = self.run_directory()
         settings.setdefault("kvm", kvm_runs_guests())
         config = self._config(rundir, settings)
-        return Guest(LocalHost(rundir, products.ensure_qemu(OFFLINE).binary), config, limit)
+        host = LocalHost(rundir, products.ensure_qemu(OFFLINE).binary)
+        if nvme:
+            host.add_nvme(config, TestbedOptions.disk_bytes)
+        return Guest(host, config, limit)
 
     def do(self, guest: Guest, command: str, phases=None) -> dict:
         """A command to the guest's agent that must succeed."""

@@ -313,11 +313,9 @@ class Session:
 def emulated_host(testbed: Testbed, config: GuestConfig, rundir: Path) -> LocalHost:
     """This machine as the host of a guest whose NVMe QEMU emulates; `config` gets that device."""
     config.kvm = kvm_runs_guests()
-    config.extra += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw",
-                     "-device", "nvme,drive=disk,serial=UMBRA0,bus=pcie.0,addr=5"]
-    with open(rundir / "disk.raw", "wb") as disk:
-        disk.truncate(TestbedOptions.disk_bytes)
-    return LocalHost(rundir, testbed.qemu.binary)
+    host = LocalHost(rundir, testbed.qemu.binary)
+    host.add_nvme(config, TestbedOptions.disk_bytes)
+    return host
 
 
 def machine() -> dict:

@@ -42,12 +42,10 @@ class Lab:
     def direct(self, viommu: str, append: str = "", cpus: int = 1) -> Guest:
         """A guest on this machine with an emulated NVMe behind the vIOMMU."""
         rundir = self._rundir(f"direct-{viommu}")
-        with open(rundir / "disk.raw", "wb") as disk:
-            disk.truncate(_DISK_BYTES)
         config = self._config(rundir, viommu, append=append, cpus=cpus, kvm=kvm_runs_guests())
-        config.extra += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw",
-                         "-device", "nvme,drive=disk,serial=umbra,bus=pcie.0,addr=5"]
-        return Guest(LocalHost(rundir, self._testbed.qemu.binary), config, self.limit)
+        host = LocalHost(rundir, self._testbed.qemu.binary)
+        host.add_nvme(config, _DISK_BYTES)
+        return Guest(host, config, self.limit)
 
     def _rundir(self, name: str) -> Path:
         rundir = fresh_directory(self.out / f"{next(self._numbers):02d}-{name}")

@@ -92,6 +92,13 @@ class LocalHost(GuestHost):
         self._child: Child | None = None
         self._ports: dict[str, Port] = {}
 
+    def add_nvme(self, config: GuestConfig, disk_bytes: int) -> None:
+        """`config` gets an NVMe controller that QEMU emulates, with a new disk of zeroes, `disk.raw` in `rundir`."""
+        with open(self.rundir / "disk.raw", "wb") as disk:
+            disk.truncate(disk_bytes)
+        config.extra += ["-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw",
+                         "-device", "nvme,drive=disk,serial=UMBRA0,bus=pcie.0,addr=5"]
+
     def start(self, config: GuestConfig, deadline: float) -> None:
         for name in ("guest", "console", "qmp"):
             self._ports[name] = Port.open_fifos(self.rundir / f"{name}.port")
