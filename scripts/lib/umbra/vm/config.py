@@ -74,6 +74,10 @@ class GuestConfig:
         if self.nested:
             # Under emulation the TSC-deadline timer loses interrupts, and the guest hangs.
             words.append("lapic=notscdeadline")
+            # Every access to a port leaves the guest for QEMU in the host, which takes a quarter of a millisecond. So
+            # the console, where each character is one, gets no more than warnings (and all that follows an oops); and
+            # Linux does not look for further PCI root buses, as it does for every bus number.
+            words += ["loglevel=5", "pci=lastbus=0"]
             if self.cpus > 1:
                 # With several CPUs a one-shot timer's interrupt is lost as well, now and then, and its CPU sleeps for
                 # good. After a lost tick of a periodic timer comes the next.
