@@ -18,7 +18,7 @@ class BuildFolder(unittest.TestCase):
     def survives(self, **changed: str) -> bool:
         """Whether a folder does with these lines in its cache, for what an earlier build has there."""
         lines = {"CMAKE_HOME_DIRECTORY:INTERNAL": str(plugin.PROJECT), "CMAKE_GENERATOR:INTERNAL": "Ninja",
-                 "CMAKE_CACHEFILE_DIR:INTERNAL": str(self.folder), "CMAKE_C_COMPILER:STRING": "/usr/lib/ccache/gcc",
+                 "CMAKE_CACHEFILE_DIR:INTERNAL": str(self.folder), "CMAKE_C_COMPILER:STRING": "/usr/bin/gcc",
                  "CMAKE_CXX_COMPILER:STRING": "/usr/bin/g++"} | {
                      name.replace("__", ":"): value for name, value in changed.items()}
         text = "# a comment\n\n" + "".join(f"{name}={value}\n" for name, value in lines.items())
@@ -45,6 +45,9 @@ class BuildFolder(unittest.TestCase):
     def test_another_compiler_starts_afresh(self):
         # CMake would configure twice, and forget in between where QEMU is.
         self.assertFalse(self.survives(CMAKE_C_COMPILER__STRING="/usr/bin/cc"))
+
+    def test_the_same_compiler_wrapped_starts_afresh(self):
+        self.assertFalse(self.survives(CMAKE_C_COMPILER__STRING="/usr/lib/ccache/gcc"))
 
     def test_another_compiler_for_cpp_starts_afresh(self):
         self.assertFalse(self.survives(CMAKE_CXX_COMPILER__STRING="/usr/bin/clang++"))

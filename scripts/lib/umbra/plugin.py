@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umbra import cache, command, packages, progress, qemu
-from umbra.build_environment import environment, jobs
+from umbra.build_environment import jobs, plain_environment, program
 from umbra.errors import ExitCode, UserError
 from umbra.kernel import PROJECT
 from umbra.qemu import QemuOptions, QemuProduct
 
 BUILD = PROJECT / "build" / "release"
-# Debian's, by name: with ccache installed, the build environment's PATH finds its wrappers.
 _COMPILERS = {"C": "gcc", "CXX": "g++"}
 
 
@@ -52,13 +51,16 @@ def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequenc
             "UMBRA_SANITIZE": "ON" if options.sanitize else "OFF",
         }
         _drop_foreign_cache(options.build)
-        definitions |= {f"CMAKE_{name}_COMPILER": compiler for name, compiler in _COMPILERS.items()}
+        # A launcher, not ccache's wrappers in PATH: those are other compilers to CMake, which come and go with ccache.
+        launcher = program("ccache") or ""
+        for name, compiler in _COMPILERS.items():
+            definitions |= {f"CMAKE_{name}_COMPILER": compiler, f"CMAKE_{name}_COMPILER_LAUNCHER": launcher}
         progress.run(f"Configuring {options.build.name}",
                      ["cmake", "-S", PROJECT, "-B", options.build, "-G", "Ninja",
                       *(f"-D{name}={value}" for name, value in definitions.items())],
-                     log, env=environment(), keep_open=[descriptor])
+                     log, env=plain_environment(), keep_open=[descriptor])
         progress.run(f"Building {options.build.name}",
-                     ["cmake", "--build", options.build, f"-j{jobs()}", "--target", *targets], log, env=environment(),
+                     ["cmake", "--build", options.build, f"-j{jobs()}", "--target", *targets], log, env=plain_environment(),
                      keep_open=[descriptor])
 
 
@@ -71,8 +73,8 @@ def _drop_foreign_cache(folder: Path) -> None:
     # Lines are NAME:TYPE=VALUE.
     known = {line.partition(":")[0]: line.partition("=")[2] for line in memory.read_text(errors="replace").splitlines()}
     wanted = {"CMAKE_HOME_DIRECTORY": str(PROJECT), "CMAKE_GENERATOR": "Ninja", "CMAKE_CACHEFILE_DIR": str(folder)}
-    if any(known.get(name) != value for name, value in wanted.items()) or any(
-            Path(known.get(f"CMAKE_{name}_COMPILER", "")).name != compiler for name, compiler in _COMPILERS.items()):
+    wanted |= {f"CMAKE_{name}_COMPILER": program(compiler) for name, compiler in _COMPILERS.items()}
+    if any(known.get(name) != value for name, value in wanted.items()):
         cache.remove(folder)
 
 
