@@ -65,7 +65,7 @@ class PassthroughCase(VmCase):
         jobs = "".join(f" --name=job{index} --filename={self.disk(address)} --randseed={self.random.getrandbits(31)}"
                        for index, address in enumerate(addresses))
         return ("exec -t 300 fio --output=/tmp/fio --thread --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite "
-                "--bs=4k --size=2m --clocksource=clock_gettime --verify=crc32c --verify_fatal=1 --verify_state_save=0 "
+                "--bs=4k --size=512k --clocksource=clock_gettime --verify=crc32c --verify_fatal=1 --verify_state_save=0 "
                 f"--do_verify=1{jobs} || {{ cat /tmp/fio; exit 1; }}")
 
     def verified_io(self, addresses) -> None:

@@ -107,7 +107,7 @@ class Launcher(VmCase):
         self.assertIn("panicked", done.stderr)
 
     def test_hang_is_exit_code_3_and_shows_the_console(self):
-        done = self.run_vm("--timeout", "60", "--run", "exec -t 80000 sleep 80000")
+        done = self.run_vm("--timeout", "45", "--run", "exec -t 80000 sleep 80000")
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("time limit", done.stderr)
         self.assertIn("guest-console.log", done.stderr)

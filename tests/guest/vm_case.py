@@ -19,7 +19,7 @@ from umbra.vm.testbed import Testbed
 OFFLINE = products.BuildOptions(offline=True)
 SCRIPTS = products.TREE / "scripts"
 
-# Seconds; a testbed boot takes 20 to 45, a direct one 5 to 10. Far above, for busy machines.
+# Seconds; a testbed boot takes 15 to 30, a direct one 5 to 10. Far above, for busy machines.
 LIMIT = 400
 
 
@@ -42,6 +42,8 @@ class VmCase(unittest.TestCase):
     def on_testbed(self, host_append: str = "", limit: float = LIMIT, devices: int = 1, **settings) -> Guest:
         """A guest with `devices` passed-through NVMe controllers. Use as a context manager."""
         rundir = self.run_directory()
+        # VFIO has all of it cleared and pinned before the guest starts.
+        settings.setdefault("memory", "512M")
         config = self._config(rundir, settings)
         config.passthrough = list(TestbedHost.DEVICES[:devices])
         return Guest(Testbed.ensure(OFFLINE).host(rundir, host_append), config, limit)

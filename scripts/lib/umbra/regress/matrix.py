@@ -118,7 +118,7 @@ for setting in fq_flush=domain fq_watermark=1 fq_queue=single fq_max_psi=0 fq_fl
 echo ${setting#*=} >$group/${setting%%=*} || echo refused: $setting; done;
 rounds=$((rounds + 1)); done; echo rounds: $rounds) >/tmp/tuner 2>&1 &
 fio --name=tuned --filename=/dev/BLOCK --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite --bs=4k --size=2m
- --loops=4 --verify=crc32c --verify_fatal=1 >/tmp/fio 2>&1; status=$?; touch /tmp/tuned; wait;
+ --loops=2 --verify=crc32c --verify_fatal=1 >/tmp/fio 2>&1; status=$?; touch /tmp/tuned; wait;
 [ $status = 0 ] || cat /tmp/fio; cat /tmp/tuner; exit $status"""
 
 
