@@ -79,9 +79,14 @@ class Archives(unittest.TestCase):
 
     def test_files_with_other_endings_are_not_read(self):
         (self.folder / "sources.list.d/debian.sources.disabled").write_text(DEB822)
-        with self.assertRaises(UserError) as caught:
+        with self.assertRaises(NotAvailable):
             debian_source.archive_for("trixie")
-        self.assertEqual(caught.exception.code, ExitCode.ENVIRONMENT)
+
+    def test_a_machine_without_a_security_suite_takes_what_its_main_suite_has(self):
+        (self.folder / "sources.list").write_text("deb http://archive.example/debian bookworm main\n")
+        with self.assertRaisesRegex(NotAvailable, "bookworm-security"):
+            debian_source.archive_for("bookworm-security")
+        self.assertEqual(debian_source.archive_for("trixie").uri, "http://archive.example/debian")
 
 
 class Versions(unittest.TestCase):

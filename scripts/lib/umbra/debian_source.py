@@ -101,7 +101,7 @@ def archive_for(suite: str) -> Entry:
     """The machine's archive that has, or can have, `suite` of Debian.
 
     A security suite comes from the archive that serves the machine's own security suite; every other one from the
-    archive of its main suite.
+    archive of its main suite. Raises NotAvailable if APT's configuration names no such archive.
     """
     release = codename()
     security = suite.endswith("-security")
@@ -110,8 +110,7 @@ def archive_for(suite: str) -> Entry:
     for entry in machine_entries():
         if own_aliases & set(entry.suites) and "main" in entry.components:
             return entry
-    raise UserError(ExitCode.ENVIRONMENT, f"APT's configuration names no archive with the suite {own}, component main.",
-                    f"Add one to {APT_FOLDER}, or give the source yourself (QEMU_SOURCE, build-kernel --source).")
+    raise NotAvailable(f"APT's configuration in {APT_FOLDER} names no archive with the suite {own}, component main")
 
 
 class Suite:
@@ -141,7 +140,7 @@ class Suite:
         return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
     def update(self, log: Path) -> None:
-        """Fetches the lists. Raises NotAvailable if the archive does not have the suite."""
+        """Fetches the lists. Raises NotAvailable if no archive is known that has the suite."""
         entry = archive_for(self.name)
         for part in ("parts", "lists/partial", "cache/archives/partial"):
             (self._folder / part).mkdir(parents=True, exist_ok=True)
