@@ -23,8 +23,8 @@ def jobs() -> int:
 
 
 def plain_environment(**more: str) -> dict[str, str]:
-    """A copy of the process's environment, cleaned. A ccache that is called keeps what it has in our cache, and what one
-    clone of the project has compiled serves the others: the folder's name does not count."""
+    """A copy of the process's environment, cleaned. A ccache that is called keeps its objects in our cache, and what
+    one clone of the project has compiled serves the others: the folder's name does not count."""
     ours = {"CCACHE_DIR": str(cache.root() / "ccache"), "CCACHE_BASEDIR": str(_PROJECT), "CCACHE_NOHASHDIR": "1"}
     cleaned = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     return ours | cleaned | {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8"} | more

@@ -60,8 +60,8 @@ def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequenc
                       *(f"-D{name}={value}" for name, value in definitions.items())],
                      log, env=plain_environment(), keep_open=[descriptor])
         progress.run(f"Building {options.build.name}",
-                     ["cmake", "--build", options.build, f"-j{jobs()}", "--target", *targets], log, env=plain_environment(),
-                     keep_open=[descriptor])
+                     ["cmake", "--build", options.build, f"-j{jobs()}", "--target", *targets],
+                     log, env=plain_environment(), keep_open=[descriptor])
 
 
 def _drop_foreign_cache(folder: Path) -> None:
