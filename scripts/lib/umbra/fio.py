@@ -40,7 +40,9 @@ def ensure(offline: bool) -> Path:
             return found
         log = cache.log_file("fio")
         with cache.new_folder(_folder()) as new:
-            _, dsc = debian_source.fetch("fio", ("3",), (debian_source.codename(), "trixie"), "deb-src", log,
+            # Any will do, and an archive can list what it no longer has.
+            suites = dict.fromkeys((debian_source.codename(), "trixie", "bookworm", "sid"))
+            _, dsc = debian_source.fetch("fio", ("3",), suites, "deb-src", log,
                                          lambda suite, version: suite.fetch_source("fio", version, new, log))
             source = new / "source"
             progress.run("Unpacking fio's source", ["dpkg-source", "--no-check", "-x", dsc, source], log)
