@@ -18,15 +18,9 @@ ECHOES = 100  # with random bytes, sent back by the guest
 
 
 class LinuxCase(VmCase):
-    def emulated(self, *, nvme: bool = True, extra=(), **settings):
-        """A guest behind Umbra, not yet started. The disks are files in its folder; `nvme` says whether the
-        one named disk.raw is there from the start."""
-        words = ["-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw"]
-        if nvme:
-            words += ["-device", "nvme,drive=disk,serial=umbra,bus=pcie.0,addr=5"]
-        guest = self.direct(viommu="umbra", extra=[*words, *extra], **settings)
-        self.make_disk(guest, "disk.raw")
-        return guest
+    def emulated(self, *, nvme: bool = True, **settings):
+        """A guest behind Umbra, not yet started. Disks are files in its folder."""
+        return self.direct(viommu="umbra", nvme=nvme, **settings)
 
     @staticmethod
     def make_disk(guest, name: str) -> None:
@@ -248,7 +242,10 @@ class Reboots(LinuxCase):
 
 class Hotplug(LinuxCase):
     def test_nvme_behind_a_root_port(self):
-        with self.emulated(nvme=False, cpus=2) as guest:
+        guest = self.emulated(nvme=False, cpus=2, extra=[
+            "-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw"])
+        self.make_disk(guest, "disk.raw")
+        with guest:
             self.assertIsNone(guest.wait_ready()["device"])
             for _ in range(2):
                 guest.qmp.execute("device_add", driver="nvme", id="plugged", drive="disk", serial="umbra", bus="slot0")
