@@ -136,6 +136,10 @@ class Candidates(unittest.TestCase):
         self.assertEqual((version, place), ("1:10.0.13-1", Path("two")))
         self.assertIn("one has no qemu 10.0; trying the next candidate", shown)
 
+    def test_a_suite_that_is_named_twice_is_tried_once(self):
+        shown = self.fetch(["10.0"], ["one", "one", "two"])[2]
+        self.assertEqual(shown.count("one has no qemu 10.0"), 1)
+
     def test_a_listed_version_that_cannot_be_fetched_leads_to_the_next(self):
         def use(suite, version):
             if suite.name == "two":

@@ -213,7 +213,7 @@ def version_order(version: str) -> tuple:
 
 def fetch(package: str, wanted: Iterable[str], suites: Iterable[str], kind: str, log: Path,
           use: Callable[[Suite, str], Path]) -> tuple[str, Path]:
-    """Tries suites, and in each the wanted versions, until one can be had.
+    """Tries suites, each once, and in each the wanted versions, until one can be had.
 
     `use(suite, version)` downloads; it may raise NotAvailable. Returns the version and what `use` returned. Each
     candidate that fails is told to the user.
@@ -221,7 +221,7 @@ def fetch(package: str, wanted: Iterable[str], suites: Iterable[str], kind: str,
     if not shutil.which("apt-get"):
         raise UserError(ExitCode.ENVIRONMENT, "There is no apt-get: this is not Debian.", "Debian 12 or 13 is needed.")
     reasons = []
-    for name in suites:
+    for name in dict.fromkeys(suites):
         suite = Suite(name, kind)
         try:
             suite.update(log)

@@ -41,7 +41,7 @@ def ensure(offline: bool) -> Path:
         log = cache.log_file("fio")
         with cache.new_folder(_folder()) as new:
             # Any will do, and an archive can list what it no longer has.
-            suites = dict.fromkeys((debian_source.codename(), "trixie", "bookworm", "sid"))
+            suites = (debian_source.codename(), "trixie", "bookworm", "sid")
             _, dsc = debian_source.fetch("fio", ("3",), suites, "deb-src", log,
                                          lambda suite, version: suite.fetch_source("fio", version, new, log))
             source = new / "source"
