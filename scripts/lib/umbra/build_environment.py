@@ -7,8 +7,8 @@ from pathlib import Path
 
 from umbra import cache
 
+PROJECT = Path(__file__).resolve().parents[3]
 _CCACHE_WRAPPERS = Path("/usr/lib/ccache")
-_PROJECT = Path(__file__).resolve().parents[3]
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # Variables that compilers, make, Kbuild and Python read; a stray one would change what is built without changing its key.
@@ -25,7 +25,7 @@ def jobs() -> int:
 def plain_environment(**more: str) -> dict[str, str]:
     """A copy of the process's environment, cleaned. A ccache that is called keeps its objects in our cache, and what
     one clone of the project has compiled serves the others: the folder's name does not count."""
-    ours = {"CCACHE_DIR": str(cache.root() / "ccache"), "CCACHE_BASEDIR": str(_PROJECT), "CCACHE_NOHASHDIR": "1"}
+    ours = {"CCACHE_DIR": str(cache.root() / "ccache"), "CCACHE_BASEDIR": str(PROJECT), "CCACHE_NOHASHDIR": "1"}
     cleaned = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     return ours | cleaned | {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8"} | more
 

@@ -18,9 +18,9 @@ import subprocess
 from pathlib import Path
 
 from umbra import cache, command, fio, kernel, packages, progress, qemu
-from umbra.build_environment import environment
+from umbra.build_environment import PROJECT, environment
 from umbra.errors import ExitCode, UserError
-from umbra.kernel import PROJECT, KernelOptions, KernelProduct
+from umbra.kernel import KernelOptions, KernelProduct
 from umbra.qemu import QemuOptions, QemuProduct
 from umbra.vm import cpio
 

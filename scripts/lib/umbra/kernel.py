@@ -15,10 +15,9 @@ import subprocess
 from pathlib import Path
 
 from umbra import cache, command, debian_source, packages, patches, progress
-from umbra.build_environment import environment, jobs
+from umbra.build_environment import PROJECT, environment, jobs
 from umbra.errors import ExitCode, UserError
 
-PROJECT = Path(__file__).resolve().parents[3]
 FRAGMENTS = PROJECT / "qemu-configs" / "kernel"
 DEFAULT_FRAGMENTS = ("base", "vfio-host", "guest")
 SERIES = PROJECT / "guest-kernel-patches" / "linux-6.12"

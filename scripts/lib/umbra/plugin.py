@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umbra import cache, command, packages, progress, qemu
-from umbra.build_environment import jobs, plain_environment, program
+from umbra.build_environment import PROJECT, jobs, plain_environment, program
 from umbra.errors import ExitCode, UserError
-from umbra.kernel import PROJECT
 from umbra.qemu import QemuOptions, QemuProduct
 
 BUILD = PROJECT / "build" / "release"

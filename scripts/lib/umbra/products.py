@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 from umbra import images, kernel, packages, plugin, qemu
+from umbra.build_environment import PROJECT as TREE
 from umbra.images import Images
-from umbra.kernel import PROJECT as TREE
 from umbra.kernel import KernelOptions, KernelProduct
 from umbra.plugin import PluginOptions
 from umbra.qemu import QemuOptions, QemuProduct

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 from umbra.bench import report
+from umbra.build_environment import PROJECT
 from umbra.cache import write_atomically
 from umbra.errors import ExitCode, UserError
-from umbra.kernel import PROJECT
 
 BENCH = PROJECT / "tests/bench"
 BEGIN = "<!-- The rest, down to the end mark, is written by scripts/bench --publish. -->"

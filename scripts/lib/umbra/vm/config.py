@@ -6,9 +6,10 @@ import os
 import shlex
 from pathlib import Path
 
+from umbra.build_environment import PROJECT
 from umbra.errors import ExitCode, UserError
 
-CONFIGS = Path(__file__).resolve().parents[4] / "qemu-configs"
+CONFIGS = PROJECT / "qemu-configs"
 VIOMMUS = ("umbra", "qemu-intel", "qemu-virtio", "none")
 MAX_PASSTHROUGH = 4
 
