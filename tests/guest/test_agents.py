@@ -243,6 +243,17 @@ class HoldModule(AgentCase):
         self.assertEqual(len(set(held.values())), 32)
         self.assertFalse([iova for iova in held if iova + 1 in held])
 
+    def test_reversed_pages_are_neighbours_that_do_not_match(self):
+        # The last bundle is not full.
+        self.write(layout="reversed", pages_mapped=200, physical_pages=256, hold=1)
+        held = self.mapped()
+        self.assertEqual((len(held), len(set(held.values()))), (200, 200))
+        bundles = [first for first in held if first - 1 not in held or held[first - 1] != held[first] + 1]
+        self.assertEqual(len(bundles), 4)
+        self.assertFalse([iova for iova in held if held.get(iova + 1) == held[iova] + 1])
+        self.write(hold=0)
+        self.assertEqual(self.mapped(), {})
+
     def test_held_pages_stay_through_a_run(self):
         self.write(pages_mapped=128, hold=1)
         before = self.mapped()
@@ -278,8 +289,8 @@ class HoldModule(AgentCase):
                 ("pages_mapped", "4194305", "from 0 to 4194304"),
                 ("pages_mapped", "18446744073709551616", "from 0 to 4194304"),
                 ("physical_pages", "0", "from 1 to 65536"), ("operations", "1000000001", "from 0 to 1000000000"),
-                ("seconds", "3601", "from 0 to 3600"), ("layout", "diagonal", "contiguous or scattered"),
-                ("layout", "contiguous" * 100, "contiguous or scattered"), ("hold", "2", "hold must be"),
+                ("seconds", "3601", "from 0 to 3600"), ("layout", "diagonal", "contiguous, scattered or"),
+                ("layout", "contiguous" * 100, "contiguous, scattered or"), ("hold", "2", "hold must be"),
                 ("run", "0", "run takes only 1"), ("run", "1", "no pages are held")):
             with self.subTest(f"{name}={value[:24]}"):
                 result = self.guest.command(f"exec echo {value} >{self.files}/{name}")
@@ -321,8 +332,8 @@ class HoldWorkload(AgentCase):
     def test_more_pages_than_a_vfio_container_takes(self):
         for policy in ("strict", "fq-domain"):
             self.do(self.guest, f"policy {policy} fresh=yes")
-            data = self.do(self.guest, "workload hold pages_mapped=70000 operations=2000 batch=64")
-            self.assertEqual(data["fill_ns"]["count"], 70000)
+            data = self.do(self.guest, "workload hold pages_mapped=70000 layout=reversed operations=2000 batch=64")
+            self.assertEqual(data["fill_ns"]["count"], 70000 // 64 + 1)
         self.do(self.guest, "dmesg-check")
 
 

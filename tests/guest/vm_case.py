@@ -43,7 +43,7 @@ class VmCase(unittest.TestCase):
         """A guest with `devices` passed-through NVMe controllers. Use as a context manager."""
         rundir = self.run_directory()
         # VFIO has all of it cleared and pinned before the guest starts.
-        settings.setdefault("memory", "512M")
+        settings.setdefault("memory", "256M")
         config = self._config(rundir, settings)
         config.passthrough = list(TestbedHost.DEVICES[:devices])
         return Guest(Testbed.ensure(OFFLINE).host(rundir, host_append), config, limit)

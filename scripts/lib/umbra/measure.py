@@ -20,7 +20,7 @@ from pathlib import Path
 
 from umbra import command, products, table
 from umbra.errors import ExitCode, UserError
-from umbra.vm.config import GuestConfig, kvm_runs_guests
+from umbra.vm.config import TESTBED_MEMORY, GuestConfig, kvm_runs_guests
 from umbra.vm.counts import Counter, Counts
 from umbra.vm.guest import Guest, fresh_directory
 from umbra.vm.host import GuestHost, LocalHost, TestbedHost, TestbedOptions
@@ -70,7 +70,9 @@ class Workload:
 
 
 def _hold(pages: int, quick: bool = False) -> Workload:
-    return Workload(f"hold-{pages}", f"workload hold pages_mapped={pages} batch=64 operations=2048", pages, quick)
+    # Reversed: each held page is a mapping of its own in the host, and 65,536 are mapped in seconds.
+    return Workload(f"hold-{pages}", f"workload hold pages_mapped={pages} layout=reversed batch=64 operations=2048", pages,
+                    quick)
 
 
 def _dma_map(pages: int, threads: int) -> Workload:
@@ -240,7 +242,7 @@ class Session:
         kernel = self._kernels[first.kernel]
         rundir = fresh_directory(self.out / "logs" / f"{str(first).replace(' ', '-')}-{repetition}")
         config = GuestConfig(
-            viommu=first.viommu, cpus=self._options.smp, iommufd=first.backend == "iommufd",
+            viommu=first.viommu, memory=TESTBED_MEMORY, cpus=self._options.smp, iommufd=first.backend == "iommufd",
             kernel=kernel.bzimage, initrd=self._testbed.images.guest_initrd_for(kernel, rundir),
             plugin=self._plugin, extra=["-D", "trace.log"])
         with Guest(self._host_for(first, config, rundir), config, limit=900 * len(cells)) as guest:

@@ -13,6 +13,7 @@
 static const char * const layout_names[] = {
 	[LAYOUT_CONTIGUOUS] = "contiguous",
 	[LAYOUT_SCATTERED] = "scattered",
+	[LAYOUT_REVERSED] = "reversed",
 };
 
 /* A parameter that is a number. */
@@ -156,7 +157,8 @@ static ssize_t layout_write(struct file *file, const char __user *from,
 		layout = sysfs_match_string(layout_names, text);
 	}
 	if (layout < 0) {
-		dev_err(hold->device, "layout must be contiguous or scattered\n");
+		dev_err(hold->device,
+			"layout must be contiguous, scattered or reversed\n");
 		return -EINVAL;
 	}
 	if (mutex_lock_interruptible(&hold->lock))

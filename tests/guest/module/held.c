@@ -83,6 +83,16 @@ static int allocate_memory(struct hold_device *hold)
 	return 0;
 }
 
+/*
+ * The page behind the held page of that number. IOVAs fall, so memory does too:
+ * neighbours then match.
+ */
+static struct page *memory_of(const struct held_pages *held, u64 number)
+{
+	return held->memory[held->memory_count - 1 -
+			    number % held->memory_count];
+}
+
 static void unmap_one(struct hold_device *hold, dma_addr_t mapping)
 {
 	dma_unmap_page(hold->device, mapping, PAGE_SIZE, DMA_TO_DEVICE);
@@ -95,15 +105,12 @@ static int map_pages(struct hold_device *hold, u64 count)
 	/* Of two scattered mappings one stays; both are of the same page. */
 	unsigned int mappings_each =
 		hold->parameters.layout == LAYOUT_SCATTERED ? 2 : 1;
-	u64 before, after, slot;
+	u64 before, after;
 	dma_addr_t mapping;
 	struct page *page;
 
 	while (held->mapping_count < count) {
-		/* IOVAs fall, so memory does too: neighbours then match. */
-		slot = held->mapping_count / mappings_each;
-		page = held->memory[held->memory_count - 1 -
-				    slot % held->memory_count];
+		page = memory_of(held, held->mapping_count / mappings_each);
 		before = ktime_get_ns();
 		mapping = dma_map_page(hold->device, page, 0, PAGE_SIZE,
 				       DMA_TO_DEVICE);
@@ -140,6 +147,65 @@ static void make_holes(struct hold_device *hold)
 	held->mapping_count = kept;
 }
 
+static int map_bundle(struct hold_device *hold, u64 first, unsigned int pages)
+{
+	struct held_pages *held = &hold->held;
+	struct sg_table *bundle = &held->bundles[held->bundle_count];
+	struct scatterlist *entry;
+	unsigned int i;
+	u64 before;
+	int ret;
+
+	ret = sg_alloc_table(bundle, pages, MEMORY_GFP);
+	if (ret)
+		return ret;
+	/* Within the bundle IOVAs rise, while memory goes on falling. */
+	for_each_sgtable_sg(bundle, entry, i)
+		sg_set_page(entry, memory_of(held, first + i), PAGE_SIZE, 0);
+	before = ktime_get_ns();
+	ret = dma_map_sgtable(hold->device, bundle, DMA_TO_DEVICE, 0);
+	if (ret) {
+		sg_free_table(bundle);
+		return -EIO;
+	}
+	histogram_record(&held->latency, ktime_get_ns() - before);
+	held->bundle_count++;
+	return 0;
+}
+
+static int map_bundles(struct hold_device *hold, u64 count)
+{
+	u64 first;
+	int ret;
+
+	for (first = 0; first < count; first += HOLD_BUNDLE) {
+		ret = hold_interrupted(hold) ? -EINTR :
+		      map_bundle(hold, first,
+				 min_t(u64, count - first, HOLD_BUNDLE));
+		if (ret)
+			return ret;
+		cond_resched();
+	}
+	return 0;
+}
+
+static int map_reversed(struct hold_device *hold, u64 count)
+{
+	struct held_pages *held = &hold->held;
+
+	held->bundles = kvcalloc(DIV_ROUND_UP(count, HOLD_BUNDLE),
+				 sizeof(*held->bundles), MEMORY_GFP);
+	return held->bundles ? map_bundles(hold, count) : -ENOMEM;
+}
+
+static int map_single(struct hold_device *hold, u64 count)
+{
+	struct held_pages *held = &hold->held;
+
+	held->mappings = kvcalloc(count, sizeof(*held->mappings), MEMORY_GFP);
+	return held->mappings ? map_pages(hold, count) : -ENOMEM;
+}
+
 int held_map(struct hold_device *hold)
 {
 	struct held_pages *held = &hold->held;
@@ -149,13 +215,14 @@ int held_map(struct hold_device *hold)
 
 	histogram_clear(&held->latency);
 	held->mapping_count = 0;
+	held->bundle_count = 0;
 	if (!count)
 		return 0;
 	ret = allocate_memory(hold);
 	if (ret)
 		return ret;
-	held->mappings = kvcalloc(count, sizeof(*held->mappings), MEMORY_GFP);
-	ret = held->mappings ? map_pages(hold, count) : -ENOMEM;
+	ret = hold->parameters.layout == LAYOUT_REVERSED ?
+	      map_reversed(hold, count) : map_single(hold, count);
 	if (ret)
 		held_unmap(hold);
 	else if (scattered)
@@ -173,8 +240,17 @@ void held_unmap(struct hold_device *hold)
 		if (i % RESCHEDULE_EVERY == 0)
 			cond_resched();
 	}
+	for (i = 0; i < held->bundle_count; i++) {
+		dma_unmap_sgtable(hold->device, &held->bundles[i],
+				  DMA_TO_DEVICE, 0);
+		sg_free_table(&held->bundles[i]);
+		cond_resched();
+	}
 	kvfree(held->mappings);
 	held->mappings = NULL;
 	held->mapping_count = 0;
+	kvfree(held->bundles);
+	held->bundles = NULL;
+	held->bundle_count = 0;
 	free_memory(held);
 }

@@ -23,6 +23,7 @@
 #include <linux/dcache.h>
 #include <linux/dma-mapping.h>
 #include <linux/mutex.h>
+#include <linux/scatterlist.h>
 #include <linux/types.h>
 #include <linux/wait.h>
 
@@ -42,7 +43,16 @@ enum hold_layout {
 	 * pages. Memory is in random order.
 	 */
 	LAYOUT_SCATTERED,
+	/*
+	 * Neighbours in IOVA space map neighbours in memory the wrong way
+	 * round, so no two can become one mapping. HOLD_BUNDLE of them are
+	 * mapped, and unmapped, in one call: the quick way to many mappings.
+	 */
+	LAYOUT_REVERSED,
 };
+
+/* Pages mapped in one call with LAYOUT_REVERSED. */
+#define HOLD_BUNDLE	64
 
 /* What control.c lets through; README.md has the limits. */
 struct hold_parameters {
@@ -60,9 +70,11 @@ struct hold_parameters {
 struct held_pages {
 	struct page **memory;
 	u64 memory_count;
-	dma_addr_t *mappings;
+	dma_addr_t *mappings;		/* of single pages */
 	u64 mapping_count;
-	struct histogram latency;	/* of mapping them */
+	struct sg_table *bundles;	/* with LAYOUT_REVERSED, instead */
+	u64 bundle_count;
+	struct histogram latency;	/* of each call that maps them */
 };
 
 struct timed_result {

@@ -11,7 +11,7 @@ from umbra import products
 from umbra.errors import ExitCode, UserError
 from umbra.regress.subject import Subject
 from umbra.vm import cpio
-from umbra.vm.config import GuestConfig, kvm_runs_guests
+from umbra.vm.config import TESTBED_MEMORY, GuestConfig, kvm_runs_guests
 from umbra.vm.guest import Guest, fresh_directory
 from umbra.vm.host import LocalHost, TestbedHost
 from umbra.vm.testbed import Testbed
@@ -36,7 +36,7 @@ class Lab:
     def testbed(self, viommu: str) -> Guest:
         """A guest with a passed-through NVMe. Use as a context manager."""
         rundir = self._rundir(f"testbed-{viommu}")
-        config = self._config(rundir, viommu, passthrough=[TestbedHost.DEVICES[0]])
+        config = self._config(rundir, viommu, memory=TESTBED_MEMORY, passthrough=[TestbedHost.DEVICES[0]])
         return Guest(self._testbed.host(rundir), config, self.limit)
 
     def direct(self, viommu: str, append: str = "", cpus: int = 1) -> Guest:

@@ -12,6 +12,9 @@ from umbra.errors import ExitCode, UserError
 CONFIGS = PROJECT / "qemu-configs"
 VIOMMUS = ("umbra", "qemu-intel", "qemu-virtio", "none")
 MAX_PASSTHROUGH = 4
+# For guests that measure or test on the testbed: VFIO clears and pins all of a guest's memory before it starts, which
+# takes an emulated host some 4 s a GiB.
+TESTBED_MEMORY = "512M"
 
 # Where Debian puts firmware; QEMU looks through them in this order.
 FIRMWARE = ("/usr/share/seabios", "/usr/share/qemu")
@@ -76,9 +79,9 @@ class GuestConfig:
             # Under emulation the TSC-deadline timer loses interrupts, and the guest hangs.
             words.append("lapic=notscdeadline")
             # Every access to a port leaves the guest for QEMU in the host, which takes a quarter of a millisecond. So
-            # the console, where each character is one, gets no more than warnings (and all that follows an oops); and
+            # the console, where each character is one, gets no more than errors (and all that follows an oops); and
             # Linux does not look for further PCI root buses, as it does for every bus number.
-            words += ["loglevel=5", "pci=lastbus=0"]
+            words += ["loglevel=4", "pci=lastbus=0"]
             if self.cpus > 1:
                 # With several CPUs a one-shot timer's interrupt is lost as well, now and then, and its CPU sleeps for
                 # good. After a lost tick of a periodic timer comes the next.
@@ -110,6 +113,8 @@ class GuestConfig:
         # The vIOMMU comes first: devices find it when they are realized.
         words += ["-readconfig", place(f"viommu-{self.viommu}.cfg"), "-readconfig", place("guest.cfg")]
         words += arguments_of("guest") + arguments_of("guest-kvm" if self.kvm else "guest-tcg")
+        if self.nested:
+            words += arguments_of("guest-nested")
         words += ["-m", self.memory, "-smp", str(self.cpus)]
         for option in filter(None, self.viommu_options.split(",")):
             key, _, value = option.partition("=")
