@@ -74,7 +74,7 @@ class CommandLine(unittest.TestCase):
             self.assertIn(f'[device "slot{slot}"]', text)
 
     def test_arguments_files_hold_no_comment(self):
-        for name in ("guest", "guest-kvm", "guest-tcg", "testbed-host"):
+        for name in ("guest", "guest-kvm", "guest-tcg", "guest-nested", "testbed-host"):
             self.assertTrue(arguments_of(name))
             self.assertNotIn("#", " ".join(arguments_of(name)))
 

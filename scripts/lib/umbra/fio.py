@@ -5,6 +5,7 @@ Debian's binary would do, were it not linked with every storage cluster's client
 a guest that a nested emulator runs.
 """
 
+import subprocess
 from pathlib import Path
 
 from umbra import cache, debian_source, packages, progress
@@ -24,6 +25,11 @@ def _folder() -> Path:
 def find() -> Path | None:
     program = _folder() / "fio"
     return program if program.exists() else None
+
+
+def version_of(program: Path) -> str:
+    """As fio says it: fio-3.33."""
+    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def ensure(offline: bool) -> Path:

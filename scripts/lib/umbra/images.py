@@ -30,7 +30,7 @@ BUSYBOX = Path("/bin/busybox")
 # What QEMU loads for q35 with a kernel given on the command line. Each is searched for in both folders.
 _FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"))
 _FIRMWARE = ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin", "vgabios-stdvga.bin")
-_RECIPE = 1
+_RECIPE = 2
 _COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s")
 _ZSTD = ("zstd", "-10", "-T1", "--no-progress", "-q", "-c")
 
@@ -164,6 +164,8 @@ def guest_tree(linux: KernelProduct, fio_program: Path, programs: list[Path]) ->
     tree = Tree()
     tree.add_file("bin/busybox", BUSYBOX)
     tree.add_program("usr/bin/fio", fio_program)
+    # The agents say which versions they have, and starting these programs takes long under emulation.
+    tree.add("usr/lib/umbra/fio-version", f"{fio.version_of(fio_program)}\n".encode())
     if linux.benchmark.exists():
         tree.add_file("usr/bin/dma_map_benchmark", linux.benchmark)
     for program in programs:
@@ -178,6 +180,7 @@ def guest_tree(linux: KernelProduct, fio_program: Path, programs: list[Path]) ->
 def host_tree(emulator: QemuProduct, scratch: Path) -> Tree:
     tree = Tree()
     tree.add_file("bin/busybox", BUSYBOX)
+    tree.add("usr/lib/umbra/qemu-version", f"{emulator.version}\n".encode())
     # Debug information is three quarters of the binary, and the testbed host holds the image in its memory.
     stripped = scratch / "qemu-system-x86_64"
     subprocess.run(["strip", "-o", stripped, emulator.binary], check=True)

@@ -66,7 +66,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
                        help="an initramfs (default: the guest image built here)")
     guest.add_argument("--append", default="", metavar="WORDS",
                        help="further words for the kernel command line; on the emulated testbed, loglevel=7 brings "
-                       "back to the console what is less than a warning (and takes some 15 s of the boot)")
+                       "back to the console what is less than an error (and takes some 15 s of the boot)")
     guest.add_argument("--mem", default="1G", help="memory, e.g. 512M, 4G (default 1G)")
     guest.add_argument("--smp", type=int, default=1, metavar="N", help="virtual CPUs (default 1)")
     guest.add_argument("--policy", choices=POLICIES, help="flush policy to set in the guest")

@@ -4,7 +4,7 @@
 # What both agents share: the port, JSON text, time limits. tests/guest/README.md describes the protocol.
 #
 # The port is file descriptor 3 of the agent. Commands that an agent runs get it closed, so nothing but the agent
-# writes to it and lines are never mixed.
+# writes to it and lines are never mixed. Descriptor 4 is a pipe in which it learns that they have ended.
 
 AGENT_LINE_LIMIT=65536
 carriage_return=$(printf '\r')
@@ -81,14 +81,22 @@ seconds_since() {
 # Fields of `ready` that both agents send.
 json_machine() {
 	read_uptime
+	read -r machine_words </proc/cmdline
+	# The file's first line is "MemTotal:", a number and "kB".
+	read -r _ machine_memory _ </proc/meminfo
 	printf '"protocol":1,"kernel":%s,"kernel_build":%s,"command_line":%s,"cpus":%d,"memory_kib":%s,"uptime_seconds":%s' \
-		"$(json_string "$(uname -r)")" "$(json_string "$(uname -v)")" "$(json_string "$(cat /proc/cmdline)")" \
-		"$(nproc)" "$(awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo)" "$UPTIME_SECONDS"
+		"$(json_string "$(uname -r)")" "$(json_string "$(uname -v)")" "$(json_string "$machine_words")" \
+		"$(nproc)" "$machine_memory" "$UPTIME_SECONDS"
 }
 
 # pci_attribute ADDRESS NAME: one line of sysfs, empty if there is none.
 pci_attribute() {
-	cat "/sys/bus/pci/devices/$1/$2" 2>/dev/null
+	first_line "/sys/bus/pci/devices/$1/$2"
+}
+
+# first_line FILE: nothing if it cannot be read
+first_line() {
+	{ IFS= read -r first_text <"$1" && printf '%s\n' "$first_text"; } 2>/dev/null
 }
 
 # pci_link ADDRESS NAME: the last part of what a symbolic link of sysfs points to (driver, iommu_group), or nothing.
@@ -97,6 +105,14 @@ pci_link() {
 }
 
 # --- the port -----------------------------------------------------------------------------------------------------
+
+# open_port NAME
+open_port() {
+	exec 3<>"/dev/virtio-ports/$1"
+	mkfifo /run/umbra/ends
+	exec 4<>/run/umbra/ends
+	say "agent on $1"
+}
 
 # send TEXT: one line to the controller. Waits while nobody is connected.
 send() {
@@ -135,48 +151,47 @@ receive_append() {
 run_limited() {
 	run_limit=$1 run_stdout=$2 run_stderr=$3
 	shift 3
-	run_base=/run/umbra/run.$((run_count = run_count + 1))
+	run_count=$((run_count + 1))
 	read_uptime
 	run_start=$UPTIME
 	(
 		exec 3>&-
-		# shellcheck disable=SC2016
-		setsid sh -c 'echo $$ >"$0"; exec "$@"' "$run_base.group" "$@" </dev/null >"$run_stdout" 2>"$run_stderr"
-		echo $? >"$run_base.exit.new"
-		mv "$run_base.exit.new" "$run_base.exit"
+		setsid "$@" </dev/null >"$run_stdout" 2>"$run_stderr" 4>&- &
+		echo "$run_count group $!" >&4
+		wait $!
+		echo "$run_count exit $?" >&4
 	) &
-	# shellcheck disable=SC2016
-	setsid sh -c '
-		exec 3>&-
-		sleep "$1"
-		: >"$0.expired"
-		read -r group <"$0.group"
-		kill -TERM -- "-$group"
-		sleep 5
-		kill -KILL -- "-$group"
-		sleep 5' "$run_base" "$run_limit" 2>/dev/null &
-	run_watch=$!
-	# Looked for, not waited for: a child that ends at the wrong moment would not end the wait. Often at first, for
-	# short commands; seldom then, so as not to disturb what is measured.
-	run_pause=0.01 run_looks=0
-	while [ ! -e "$run_base.exit" ] && kill -0 "$run_watch" 2>/dev/null; do
-		sleep "$run_pause"
-		[ "$((run_looks = run_looks + 1))" -lt 50 ] || run_pause=0.2
-	done
-	run_expired=
-	[ ! -e "$run_base.expired" ] || run_expired=yes
-	# The process first: after a short command it may not lead a group yet.
-	kill -KILL "$run_watch" 2>/dev/null
-	kill -KILL -- "-$run_watch" 2>/dev/null
-	wait "$run_watch" 2>/dev/null
-	RUN_EXIT='' RUN_SECONDS=$(seconds_since "$run_start")
-	if [ -z "$run_expired" ]; then
-		read -r RUN_EXIT <"$run_base.exit"
-	elif read -r run_group <"$run_base.group"; then
-		# The group's leader may have gone at SIGTERM and left others behind.
-		kill -KILL -- "-$run_group" 2>/dev/null
+	run_exit='' run_group='' RUN_EXIT=''
+	if run_await "$run_limit"; then
+		RUN_EXIT=$run_exit
+	elif ! { run_kill TERM && run_await 5; }; then
+		run_kill KILL
+		run_await 5
 	fi
-	rm -f "$run_base".*
+	RUN_SECONDS=$(seconds_since "$run_start")
+	# The group's leader may have gone at SIGTERM and left others behind.
+	[ -n "$RUN_EXIT" ] || run_kill KILL
+}
+
+# run_await SECONDS: takes what comes through the pipe until the program has ended; fails if it does not in time. Of an
+# earlier program that hung in the kernel and ended after all, a line may come too.
+run_await() {
+	# shellcheck disable=SC3045  # busybox's read has -t
+	while read -r -t "$1" run_number run_what run_value <&4; do
+		case $run_number:$run_what in
+		"$run_count:group") run_group=$run_value ;;
+		"$run_count:exit")
+			run_exit=$run_value
+			return
+			;;
+		esac
+	done
+	return 1
+}
+
+# run_kill SIGNAL
+run_kill() {
+	[ -z "$run_group" ] || kill "-$1" "-$run_group" 2>/dev/null
 }
 
 # file_size FILE: in bytes, 0 if there is none

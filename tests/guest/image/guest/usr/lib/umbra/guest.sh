@@ -5,8 +5,7 @@
 #
 # Steps of a workload, each a run of workload/NAME with that word:
 #   keys          prints the keys it takes, one a line: NAME DEFAULT KIND RANGE (kinds: number, size, word, below)
-#   limit         prints the time limit of measure, in seconds
-#   limit-around  prints that of prepare and of finish
+#   limits        prints the time limit of measure, and that of prepare and of finish, in seconds
 #   prepare       all that must be done before counters are reset; leaves what finish needs in files under $WORK
 #   measure       the timed part; standard output is the result's data
 #   finish        undoes prepare; runs after every prepare, also a failed one
@@ -70,8 +69,8 @@ find_device() {
 		[ -e "$PCI_DEVICES/$DEVICE" ] || fail 4 "no PCI device $DEVICE (selected)"
 		return
 	fi
-	# shellcheck disable=SC2013
-	for device_word in $(cat /proc/cmdline); do
+	read -r device_words </proc/cmdline
+	for device_word in $device_words; do
 		case $device_word in
 		umbra.device=*) DEVICE=${device_word#umbra.device=} ;;
 		esac
@@ -105,7 +104,7 @@ device_block() {
 
 # device_block_bytes NAME
 device_block_bytes() {
-	block_sectors=$(cat "/sys/class/block/$1/size" 2>/dev/null) && echo $((block_sectors * 512))
+	block_sectors=$(first_line "/sys/class/block/$1/size") && echo $((block_sectors * 512))
 }
 
 # bind_driver ADDRESS DRIVER: takes a PCI device from the driver it has and binds it to DRIVER; an empty DRIVER leaves
