@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The guest agent and umbra_dma_hold, in guests whose devices are emulated behind QEMU's own vIOMMU."""
 
+import base64
 import re
 import unittest
 
@@ -93,6 +94,14 @@ class GuestAgent(AgentCase):
     def test_output_comes_byte_for_byte(self):
         text = self.shell(r'i=0; while [ $i -lt 256 ]; do printf "\\$(printf %03o $i)"; i=$((i + 1)); done')
         self.assertEqual(text.encode("latin-1"), bytes(range(256)))
+
+    def test_long_text_comes_as_it_is(self):
+        """Text of printable characters has a way of its own, however it ends."""
+        lines = "tab\there, \"quoted\", back\\slash & dot.\n" * 100
+        for end in ("", "no line's end", "\n\n", ".\n", ".", "\\", "\1"):
+            with self.subTest(end):
+                encoded = base64.b64encode((lines + end).encode()).decode()
+                self.assertEqual(self.shell(f"echo {encoded} | base64 -d"), lines + end)
 
     def test_output_is_cut_at_its_limit(self):
         data = self.do(self.guest, "exec head -c 70000 /dev/zero")

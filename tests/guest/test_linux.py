@@ -13,7 +13,7 @@ from vm_case import LIMIT, VmCase
 
 DISK_BYTES = 64 * 1024 * 1024
 BLOCK_TEST_BYTES = 1024 * 1024
-PINGS = 3  # of the guest, one a second
+PINGS = 3  # of the guest
 ECHOES = 100  # with random bytes, sent back by the guest
 
 
@@ -78,7 +78,7 @@ class Boots:
     def check_network(self, guest, peer: NetworkPeer) -> None:
         self.shell(guest, f"interface=$(ls /sys/bus/pci/devices/0000:00:07.0/net) && "
                    f"ip address add {GUEST}/24 dev $interface && ip link set $interface up && "
-                   f"(ping -c {PINGS} -s 1400 -p a5 {STATION} >/tmp/ping 2>&1; echo $? >/tmp/ping.status) &")
+                   f"(ping -c {PINGS} -i 0.2 -s 1400 -p a5 {STATION} >/tmp/ping 2>&1; echo $? >/tmp/ping.status) &")
         peer.serve(requests=PINGS, limit=LIMIT)
         peer.echo(seed=self.CPUS, count=ECHOES, size=1400, limit=LIMIT)
         report = self.shell(guest, "while [ ! -s /tmp/ping.status ]; do sleep 0.1; done; "

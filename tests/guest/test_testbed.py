@@ -8,7 +8,7 @@ from umbra.vm.counts import Counter
 from umbra.vm.viommu import Viommu
 
 from policy_counts import PolicyCounts
-from vm_case import LIMIT, VmCase
+from vm_case import LIMIT, MEMORY, VmCase
 
 
 class Peer(PolicyCounts):
@@ -54,7 +54,7 @@ class EntryLimit(VmCase):
                 during.update(viommu.shadow())
                 self.wait_for_other_io(viommu)
                 self.assertGreater(viommu.shadow()["missing-leaves"], 0)
-            self.do(guest, "workload hold pages_mapped=4096 operations=64 barrier=yes", {"measured": limited})
+            self.do(guest, "workload hold pages_mapped=4096 layout=reversed operations=64 barrier=yes", {"measured": limited})
             after = viommu.shadow()
             self.do(guest, "workload verify size=1m")
             self.do(guest, "exec -t 300 touch /tmp/enough; while [ ! -s /tmp/other ]; do sleep 0.1; done; "
@@ -90,11 +90,15 @@ class EntryLimit(VmCase):
             time.sleep(0.2)
 
 
+def run_vm(case: VmCase, *words: str):
+    return case.run_script("run-vm", "--offline", "--testbed", "--mem", MEMORY, *words)
+
+
 class Launcher(VmCase):
     """run-vm's exit codes are what automation builds on."""
 
     def run_vm(self, *words: str):
-        return self.run_script("run-vm", "--offline", "--testbed", "--viommu", "qemu-intel", *words)
+        return run_vm(self, "--viommu", "qemu-intel", *words)
 
     def test_pass(self):
         done = self.run_vm("--policy", "fq-domain", "--run", "device", "--json")
@@ -107,7 +111,7 @@ class Launcher(VmCase):
         self.assertIn("panicked", done.stderr)
 
     def test_hang_is_exit_code_3_and_shows_the_console(self):
-        done = self.run_vm("--timeout", "45", "--run", "exec -t 80000 sleep 80000")
+        done = self.run_vm("--timeout", "30", "--run", "exec -t 80000 sleep 80000")
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("time limit", done.stderr)
         self.assertIn("guest-console.log", done.stderr)
@@ -120,11 +124,11 @@ class Launcher(VmCase):
 
 class OtherViommus(VmCase):
     def test_virtio_iommu(self):
-        done = self.run_script("run-vm", "--offline", "--testbed", "--viommu", "qemu-virtio")
+        done = run_vm(self, "--viommu", "qemu-virtio")
         self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_none(self):
-        done = self.run_script("run-vm", "--offline", "--testbed", "--viommu", "none")
+        done = run_vm(self, "--viommu", "none")
         self.assertEqual(done.returncode, 0, done.stderr)
 
 

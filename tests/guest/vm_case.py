@@ -5,6 +5,7 @@ Guests run on the testbed (real VFIO inside a VM) or directly on QEMU (devices e
 vIOMMU). A test that fails keeps its logs below build/guest-tests and says where.
 """
 
+import functools
 import itertools
 import subprocess
 import unittest
@@ -17,10 +18,14 @@ from umbra.vm.host import LocalHost, TestbedHost, TestbedOptions
 from umbra.vm.testbed import Testbed
 
 OFFLINE = products.BuildOptions(offline=True)
+plugin = functools.cache(lambda: products.ensure_plugin(OFFLINE))  # up to date once a process
 SCRIPTS = products.TREE / "scripts"
 
 # Seconds; a testbed boot takes 15 to 30, a direct one 5 to 10. Far above, for busy machines.
 LIMIT = 400
+
+# Of guests on the testbed, where VFIO has all of it cleared and pinned before they start.
+MEMORY = "256M"
 
 
 class VmCase(unittest.TestCase):
@@ -36,14 +41,13 @@ class VmCase(unittest.TestCase):
                              **settings)
         config.initrd = products.ensure_images(OFFLINE).guest_initrd_for(kernel, rundir)
         if config.viommu == "umbra":
-            config.plugin = products.ensure_plugin(OFFLINE)
+            config.plugin = plugin()
         return config
 
     def on_testbed(self, host_append: str = "", limit: float = LIMIT, devices: int = 1, **settings) -> Guest:
         """A guest with `devices` passed-through NVMe controllers. Use as a context manager."""
         rundir = self.run_directory()
-        # VFIO has all of it cleared and pinned before the guest starts.
-        settings.setdefault("memory", "256M")
+        settings.setdefault("memory", MEMORY)
         config = self._config(rundir, settings)
         config.passthrough = list(TestbedHost.DEVICES[:devices])
         return Guest(Testbed.ensure(OFFLINE).host(rundir, host_append), config, limit)

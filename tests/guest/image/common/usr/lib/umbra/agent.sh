@@ -32,10 +32,35 @@ json_bytes() {
 		END { printf "\"" }'
 }
 
+# json_file FILE LIMIT: its first LIMIT bytes as a JSON string
+json_file() {
+	if [ ! -s "$1" ]; then
+		printf '""'
+	elif [ "$(file_size "$1")" -gt 1024 ] && [ "$(head -c "$2" "$1" | tr -d '\n\t -~' | wc -c)" = 0 ]; then
+		printf '"%s"' "$(head -c "$2" "$1" | json_text)"
+	else
+		head -c "$2" "$1" | json_bytes
+	fi
+}
+
+# The same for lines of printable ASCII, without the quotes, and many times faster. The dot keeps the last line's end.
+json_text() {
+	{ cat; echo .; } | awk '
+		NR > 1 { printf "%s%s", gap, last; gap = "\\n" }
+		{ gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); gsub(/\t/, "\\t"); last = $0 }
+		END { sub(/\.$/, "", last); printf "%s%s", gap, last }'
+}
+
 # json_string TEXT
 json_string() {
 	case $1 in
-	*[!\ -~]* | *[\"\\]*) printf %s "$1" | json_bytes ;;
+	*[!\ -~]*) printf %s "$1" | json_bytes ;;
+	*[\"\\]*)
+		# shellcheck disable=SC3060  # busybox's shell replaces
+		json_escaped=${1//\\/\\\\}
+		# shellcheck disable=SC3060
+		printf '"%s"' "${json_escaped//\"/\\\"}"
+		;;
 	*) printf '"%s"' "$1" ;;
 	esac
 }
