@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build folders of the plugin: which are gone on with, and which start afresh."""
 
+import dataclasses
+import shutil
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 from umbra import plugin
 
@@ -51,6 +54,20 @@ class BuildFolder(unittest.TestCase):
 
     def test_another_compiler_for_cpp_starts_afresh(self):
         self.assertFalse(self.survives(CMAKE_CXX_COMPILER__STRING="/usr/bin/clang++"))
+
+    @unittest.skipUnless(shutil.which("cmake") and shutil.which("ninja"), "CMake or Ninja is not installed")
+    def test_every_build_goes_on_with_the_one_before(self):
+        project = self.folder.parent / "project"
+        project.mkdir()
+        (project / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.25)\nproject(small LANGUAGES C CXX)\n")
+        options = dataclasses.replace(plugin.PluginOptions(), build=self.folder, offline=True)
+        kept = self.folder / "kept"
+        with mock.patch.object(plugin, "PROJECT", project), mock.patch.object(plugin.packages, "ensure"):
+            plugin.build(options, None)
+            kept.touch()
+            for number in range(2, 5):
+                plugin.build(options, None)
+                self.assertTrue(kept.exists(), f"build {number} started afresh")
 
 
 if __name__ == "__main__":

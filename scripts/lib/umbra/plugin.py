@@ -52,8 +52,7 @@ def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequenc
         _drop_foreign_cache(options.build)
         # A launcher, not ccache's wrappers in PATH: those are other compilers to CMake, which come and go with ccache.
         launcher = program("ccache") or ""
-        for name, compiler in _COMPILERS.items():
-            definitions |= {f"CMAKE_{name}_COMPILER": compiler, f"CMAKE_{name}_COMPILER_LAUNCHER": launcher}
+        definitions |= _compilers() | {f"CMAKE_{name}_COMPILER_LAUNCHER": launcher for name in _COMPILERS}
         progress.run(f"Configuring {options.build.name}",
                      ["cmake", "-S", PROJECT, "-B", options.build, "-G", "Ninja",
                       *(f"-D{name}={value}" for name, value in definitions.items())],
@@ -61,6 +60,12 @@ def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequenc
         progress.run(f"Building {options.build.name}",
                      ["cmake", "--build", options.build, f"-j{jobs()}", "--target", *targets],
                      log, env=plain_environment(), keep_open=[descriptor])
+
+
+def _compilers() -> dict[str, str]:
+    """CMake's variables for them. Whole paths: CMake keeps what it was told last, and a bare name is another compiler
+    to it than the path that it found."""
+    return {f"CMAKE_{name}_COMPILER": program(compiler) or compiler for name, compiler in _COMPILERS.items()}
 
 
 def _drop_foreign_cache(folder: Path) -> None:
@@ -72,7 +77,7 @@ def _drop_foreign_cache(folder: Path) -> None:
     # Lines are NAME:TYPE=VALUE.
     known = {line.partition(":")[0]: line.partition("=")[2] for line in memory.read_text(errors="replace").splitlines()}
     wanted = {"CMAKE_HOME_DIRECTORY": str(PROJECT), "CMAKE_GENERATOR": "Ninja", "CMAKE_CACHEFILE_DIR": str(folder)}
-    wanted |= {f"CMAKE_{name}_COMPILER": program(compiler) for name, compiler in _COMPILERS.items()}
+    wanted |= _compilers()
     if any(known.get(name) != value for name, value in wanted.items()):
         cache.remove(folder)
 
