@@ -328,6 +328,10 @@ TEST_P(Lifecycle, ProbesComeAndGo) {
 
 // The bridge takes its bus along, whose number the unit read from the bridge's registers.
 TEST_P(Lifecycle, BridgeGoesWithTheProbeBehindIt) {
+    if (!on_umbra()) {
+        GTEST_SKIP() << "intel-iommu goes on using the bus of the bridge, which is freed: now and "
+                        "then it crashes";
+    }
     MachineOptions with_bridge = options();
     with_bridge.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
                              "-device", "pcie-root-port,id=root-port,chassis=1,addr=8",

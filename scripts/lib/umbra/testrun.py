@@ -75,8 +75,9 @@ def main() -> int:
                "Example: scripts/test unit --filter InvalidationQueue")
     parser.add_argument("labels", nargs="*", metavar="LABEL", help="unit, fuzz, qtest, guest (default: all of them)")
     parser.add_argument("--filter", metavar="REGEX", help="only tests whose name matches")
-    parser.add_argument("--jobs", metavar="N", type=int, default=jobs(),
-                        help="how many tests run at once (default: one a core, %(default)s here)")
+    # One more than cores: guests wait now and then, for a slot's button or a time limit.
+    parser.add_argument("--jobs", metavar="N", type=int, default=jobs() + 1,
+                        help="how many tests run at once (default: one more than cores, %(default)s here)")
     command.add_common_options(parser)
     arguments = parser.parse_args()
     for label in arguments.labels:
