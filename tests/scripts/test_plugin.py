@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Build folders of the plugin: which are gone on with, and which start afresh."""
 
-import dataclasses
 import shutil
 import tempfile
 import unittest
@@ -60,7 +59,7 @@ class BuildFolder(unittest.TestCase):
         project = self.folder.parent / "project"
         project.mkdir()
         (project / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.25)\nproject(small LANGUAGES C CXX)\n")
-        options = dataclasses.replace(plugin.PluginOptions(), build=self.folder, offline=True)
+        options = plugin.PluginOptions(build=self.folder, offline=True)
         kept = self.folder / "kept"
         with mock.patch.object(plugin, "PROJECT", project), mock.patch.object(plugin.packages, "ensure"):
             plugin.build(options, None)

@@ -30,7 +30,7 @@ BUSYBOX = Path("/bin/busybox")
 # What QEMU loads for q35 with a kernel given on the command line. Each is searched for in both folders.
 _FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"))
 _FIRMWARE = ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin", "vgabios-stdvga.bin")
-_RECIPE = 2
+_RECIPE = 3
 _COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s")
 _ZSTD = ("zstd", "-10", "-T1", "--no-progress", "-q", "-c")
 
@@ -180,7 +180,7 @@ def guest_tree(linux: KernelProduct, fio_program: Path, programs: list[Path]) ->
 def host_tree(emulator: QemuProduct, scratch: Path) -> Tree:
     tree = Tree()
     tree.add_file("bin/busybox", BUSYBOX)
-    tree.add("usr/lib/umbra/qemu-version", f"{emulator.version}\n".encode())
+    tree.add("usr/lib/umbra/qemu-version", f"{qemu.version_of(emulator.src)}\n".encode())
     # Debug information is three quarters of the binary, and the testbed host holds the image in its memory.
     stripped = scratch / "qemu-system-x86_64"
     subprocess.run(["strip", "-o", stripped, emulator.binary], check=True)

@@ -125,7 +125,8 @@ def _check_source(source: Path | None) -> None:
         raise UserError(ExitCode.USAGE, f"QEMU_SOURCE={source} is neither a folder nor a tar archive.")
 
 
-def _version_of(source: Path) -> str:
+def version_of(source: Path) -> str:
+    """QEMU's own: 10.0.13."""
     try:
         return (source / "VERSION").read_text().strip()
     except OSError:
@@ -136,7 +137,7 @@ def _obtain_source(options: QemuOptions) -> tuple[Path, Path, str]:
     """Returns the product's folder, the source tree and its version. Called with the lock held."""
     key = {"configure": CONFIGURE, "recipe": _RECIPE}
     if options.source and options.source.is_dir():
-        version = _version_of(options.source)
+        version = version_of(options.source)
         return _home() / f"own-{cache.key_of(path=options.source, **key)}", options.source, version
     cache.need_space(_GIGABYTES, "Building QEMU")
     if options.source:
@@ -148,8 +149,8 @@ def _obtain_source(options: QemuOptions) -> tuple[Path, Path, str]:
                 progress.run(f"Unpacking {options.source.name}",
                              ["tar", "-C", new, "--strip-components=1", "--no-same-owner", "-xf", options.source],
                              cache.log_file("qemu-source"))
-                _version_of(new)
-        return folder, source, _version_of(source)
+                version_of(new)
+        return folder, source, version_of(source)
     if options.offline:
         raise UserError(ExitCode.ENVIRONMENT, f"With --offline, QEMU {options.version} is missing in {cache.root()}.",
                         "Run scripts/build-qemu with a network, or set QEMU_SOURCE to a source folder or tarball.")

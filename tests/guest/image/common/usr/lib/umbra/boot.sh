@@ -16,14 +16,15 @@ say() {
 	echo "umbra: $*" >/dev/console
 }
 
-# Mounts what the agents need: what /etc/fstab says.
+# boot_mount RUN_SIZE: mounts what the agents need, most of it from /etc/fstab, in one start of a program. RUN_SIZE
+# bounds /run, where all output of commands is kept.
 boot_mount() {
 	/bin/busybox mkdir -p /bin /sbin /usr/bin /usr/sbin /dev /proc /sys /run /tmp
 	/bin/busybox --install -s
 	mount -t devtmpfs none /dev
 	mkdir -p /dev/pts /dev/shm
-	# A kernel without one of them leaves the others.
-	mount -a 2>/dev/null
+	mount -a
+	mount -t tmpfs -o "size=$1,mode=0755" none /run
 	mkdir -p /run/umbra
 	exec </dev/console >/dev/console 2>&1
 	ip link set lo up 2>/dev/null
