@@ -92,10 +92,16 @@ json_bool() {
 
 # --- facts about the machine -----------------------------------------------------------------------------------------
 
+# Its first word is the time since boot in seconds, with two decimals.
+UPTIME_FILE=/proc/uptime
+
 # Time since boot in hundredths of a second, in UPTIME; as seconds in UPTIME_SECONDS.
 read_uptime() {
-	read -r UPTIME_SECONDS _ </proc/uptime
+	read -r UPTIME_SECONDS _ <$UPTIME_FILE
 	UPTIME=${UPTIME_SECONDS%.*}${UPTIME_SECONDS#*.}
+	# Without leading zeros: to shell arithmetic 098 is an octal number, and a bad one.
+	UPTIME=${UPTIME#"${UPTIME%%[!0]*}"}
+	UPTIME=${UPTIME:-0}
 }
 
 # seconds_since UPTIME_BEFORE, as a decimal number
