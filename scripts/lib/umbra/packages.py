@@ -19,7 +19,8 @@ FIRMWARE = ("seabios", "qemu-system-data")
 PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libbenchmark-dev",
           "libprotobuf-dev", "protobuf-compiler")
 BENCH = (*PLUGIN, "python3-matplotlib")
-# cpio reads an archive that ours wrote; busybox runs the agents' shell functions; clang has the fuzzer; ccache has what another clone, as CI's, already compiled.
+# cpio reads an archive that ours wrote; busybox runs the agents' shell functions; clang has the fuzzer; ccache has what
+# another clone, as CI's, already compiled.
 TESTS = (*PLUGIN, "cpio", "busybox-static", "clang", "libclang-rt-dev", "ccache")
 
 

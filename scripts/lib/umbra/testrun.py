@@ -8,7 +8,7 @@ are joined by a CTestTestfile.cmake of their own, so that one CTest run and one 
 import subprocess
 from pathlib import Path
 
-from umbra import cache, command, packages, plugin, products, qemu
+from umbra import busybox, cache, command, packages, plugin, products, qemu
 from umbra.build_environment import environment, jobs
 from umbra.errors import ExitCode, UserError
 from umbra.plugin import PluginOptions
@@ -36,6 +36,8 @@ def _build(labels: list[str], options: BuildOptions) -> list[Path]:
     plugin.build(PluginOptions(_BUILD, werror=True, offline=options.offline), emulator,
                  ("tests/unit/all",) if labels == ["unit"] else ("all",))
     if "unit" in labels:
+        if not options.offline:
+            busybox.fetch_others()
         plugin.build(PluginOptions(_SANITIZED, werror=True, sanitize=True, offline=options.offline), None)
         folders.append(_SANITIZED)
     if emulator and needs_qemu and products.plugin_sources_present() and plugin.find(_BUILD) is None:

@@ -45,11 +45,14 @@ json_file() {
 }
 
 # As json_bytes, for lines of printable ASCII only, and many times faster. The dot keeps the last line's end.
+#
+# Of backslashes in the replacement of gsub, "\\\\&" alone means the same to each awk: a backslash, then what matched.
+# A tab becomes \t as the output's field separator, which is taken as it stands.
 json_text() {
 	{ cat; echo .; } | awk '
-		BEGIN { printf "\"" }
+		BEGIN { printf "\""; FS = "\t"; OFS = "\\t" }
 		NR > 1 { printf "%s%s", gap, last; gap = "\\n" }
-		{ gsub(/\\/, "\\\\"); gsub(/"/, "\\\""); gsub(/\t/, "\\t"); last = $0 }
+		{ gsub(/["\\]/, "\\\\&"); $1 = $1; last = $0 }
 		END { sub(/\.$/, "", last); printf "%s%s\"", gap, last }'
 }
 
