@@ -4,9 +4,11 @@
 import json
 import os
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
+from umbra.errors import ExitCode, UserError
 from umbra.vm.event_log import EventLog
 from umbra.vm.host_agent import HostAgent
 from umbra.vm.ports import Port, PortTimeout
@@ -65,6 +67,17 @@ class Answers(unittest.TestCase):
         self.assertEqual(self.agent.ask("run 1 CCCC", AT_ONCE)["stdout"], "third")
         self.answer("run", stdout="fourth")
         self.assertEqual(self.agent.ask("run 1 DDDD", AT_ONCE)["stdout"], "fourth")
+
+    def test_a_line_that_is_no_json_ends_the_wait_at_once(self):
+        later = time.monotonic() + 600
+        for wait, where in ((lambda: self.agent.ready(later), "boot"), (lambda: self.agent.ask("run 1 AAAA", 600), "run")):
+            with self.subTest(where):
+                os.write(self.peer, b'{"event":"result","stdout":"a"bare quote"}\n')
+                with self.assertRaises(UserError) as caught:
+                    wait()
+                self.assertEqual(caught.exception.code, ExitCode.ENVIRONMENT)
+                self.assertIn(f"({where})", str(caught.exception))
+                self.assertIn('"a"bare quote"}', str(caught.exception))
 
 
 class Log(unittest.TestCase):

@@ -20,7 +20,7 @@ from umbra.vm import cpio
 from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
 from umbra.vm.guest import AgentResult, Guest
 from umbra.vm.host import LocalHost
-from umbra.vm.ports import Port, PortClosed, PortTimeout
+from umbra.vm.ports import NotJson, Port, PortClosed, PortTimeout
 from umbra.vm.process import tail
 
 
@@ -149,13 +149,25 @@ class Ports(unittest.TestCase):
 
     def test_lines_arrive_whole_however_they_are_cut(self):
         def send():
-            for piece in (b'{"event":', b'"ready"}\nnoise\n[1]\n{"a"', b":2}\n"):
+            for piece in (b'{"event":', b'"ready"}\n{"a"', b":2}\n"):
                 os.write(self.peer_out, piece)
         sender = threading.Thread(target=send)
         sender.start()
         self.assertEqual(self.port.read_object(self.soon()), {"event": "ready"})
         self.assertEqual(self.port.read_object(self.soon()), {"a": 2})
         sender.join()
+
+    def test_a_line_that_is_no_object_is_shown_where_its_fault_is(self):
+        for line, shown in ((b"noise", "'noise'"), (b"[1]", "'[1]'"), (b"", "''"), (b"\xff{}", "'\\xff{}'"),
+                            (b"[" * 60000, "'" + "[" * 200 + "'…"),
+                            (b'{"a":"' + b"x" * 500 + b'"quote","b":1}', "…'" + "x" * 99 + '"quote","b":1}\'')):
+            with self.subTest(shown):
+                os.write(self.peer_out, line + b"\n")
+                with self.assertRaises(NotJson) as caught:
+                    self.port.read_object(self.soon())
+                self.assertEqual(str(caught.exception), shown)
+        os.write(self.peer_out, b"{}\n")
+        self.assertEqual(self.port.read_object(self.soon()), {})
 
     def test_deadline(self):
         with self.assertRaises(PortTimeout):
@@ -262,6 +274,31 @@ class Panic(unittest.TestCase):
         self.assertFalse(self.guest.panicked())
         self.print("[1.0] Kernel panic - not syncing: a real one\n")
         self.assertTrue(self.guest.panicked())
+
+
+class GuestAgent(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        host = LocalHost(Path(folder.name), Path("qemu"))
+        host.start(GuestConfig(viommu="none"), 0)
+        self.guest = Guest(host, GuestConfig(viommu="none"), limit=600)
+        self.addCleanup(host.close)
+        self.guest.deadline = time.monotonic() + 600
+        self.guest._agent = host.port("guest", 0)
+        peer = os.open(f"{folder.name}/guest.port.out", os.O_RDWR)
+        self.addCleanup(os.close, peer)
+        self.say = lambda line: os.write(peer, line + b"\n")
+
+    def test_a_line_that_is_no_json_ends_the_wait_at_once(self):
+        for wait, where in ((self.guest.wait_ready, "boot"), (lambda: self.guest.command("exec dmesg"), "exec dmesg")):
+            with self.subTest(where):
+                self.say(b'{"event":"result","data":"a"bare quote"}')
+                with self.assertRaises(UserError) as caught:
+                    wait()
+                self.assertEqual(caught.exception.code, ExitCode.GUEST_FAILED)
+                self.assertIn(where, str(caught.exception))
+                self.assertIn('"a"bare quote"}', str(caught.exception))
 
 
 class Tail(unittest.TestCase):

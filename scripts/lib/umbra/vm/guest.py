@@ -9,7 +9,7 @@ from pathlib import Path
 from umbra.errors import ExitCode, UserError
 from umbra.vm.config import GuestConfig
 from umbra.vm.host import GuestHost
-from umbra.vm.ports import Port, PortClosed, PortTimeout, Recorder
+from umbra.vm.ports import NotJson, Port, PortClosed, PortTimeout, Recorder
 from umbra.vm.process import tail
 from umbra.vm.qmp import Qmp
 
@@ -148,6 +148,9 @@ class Guest:
                 event = self._agent.read_object(min(self.deadline, time.monotonic() + 2))
             except PortClosed:
                 raise self._failed(what) from None
+            except NotJson as line:
+                raise UserError(ExitCode.GUEST_FAILED,
+                                f"The guest's agent sent a line that is no JSON ({what}): {line}.") from None
             except PortTimeout:
                 if self.host.guest_exit_status() is not None or self.panicked():
                     raise self._failed(what) from None

@@ -8,7 +8,8 @@ for that of the next command. So answers are counted, and those that nobody wait
 import base64
 import time
 
-from umbra.vm.ports import Port, PortTimeout
+from umbra.errors import ExitCode, UserError
+from umbra.vm.ports import NotJson, Port, PortTimeout
 
 
 class HostAgent:
@@ -21,17 +22,17 @@ class HostAgent:
     def ready(self, deadline: float) -> dict:
         """What the agent says once, when it is up."""
         while True:
-            event = self._port.read_object(deadline)
+            event = self._next_event("boot", deadline)
             if event.get("event") == "ready":
                 return event
 
     def ask(self, line: str, timeout: float) -> dict:
-        """The result of a command. Raises PortTimeout or PortClosed if there is none."""
+        """The result of a command. Raises PortTimeout or PortClosed if there is none, UserError if it is no JSON."""
         deadline = time.monotonic() + timeout
         self._port.write(line.encode() + b"\n", deadline)
         self._unanswered += 1
         while True:
-            reply = self._port.read_object(deadline)
+            reply = self._next_event(line.split()[0], deadline)
             if reply.get("event") == "result":
                 self._unanswered -= 1
                 if self._unanswered == 0:
@@ -51,6 +52,13 @@ class HostAgent:
         # Null for the moment between the script's end and its status.
         status = reply.get("exit_status")
         return None if status is None else int(status)
+
+    def _next_event(self, what: str, deadline: float) -> dict:
+        try:
+            return self._port.read_object(deadline)
+        except NotJson as line:
+            raise UserError(ExitCode.ENVIRONMENT,
+                            f"The testbed host's agent sent a line that is no JSON ({what}): {line}.") from None
 
     def close(self) -> None:
         self._port.close()

@@ -23,6 +23,17 @@ class PortTimeout(Exception):
     """Nothing (or no whole line) came before the deadline."""
 
 
+class NotJson(Exception):
+    """A line came that is no JSON object. The message is the line; of a long one, what is around the fault."""
+
+    _SHOWN = 200
+
+    def __init__(self, line: bytes, fault: int = 0):
+        first = max(0, fault - self._SHOWN // 2)
+        last = first + self._SHOWN
+        super().__init__("…" * (first > 0) + ascii(line[first:last].decode("latin-1")) + "…" * (last < len(line)))
+
+
 class Port:
     """A two-way byte stream that is read line by line. One reader and one writer thread at most."""
 
@@ -111,15 +122,17 @@ class Port:
                 raise PortClosed from None
 
     def read_object(self, deadline: float) -> dict:
-        """The next line that is a JSON object. Other lines are skipped: the peer is not trusted."""
-        while True:
-            line = self.read_line(deadline)
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
-                return value
+        """The next line, which must be a JSON object: else NotJson is raised."""
+        line = self.read_line(deadline)
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise NotJson(line, error.pos) from None
+        except (UnicodeDecodeError, RecursionError):
+            raise NotJson(line) from None
+        if not isinstance(value, dict):
+            raise NotJson(line)
+        return value
 
 
 class Recorder(threading.Thread):

@@ -4,11 +4,11 @@
 import json
 import time
 
-from umbra.vm.ports import Port
+from umbra.vm.ports import NotJson, Port
 
 
 class QmpError(Exception):
-    """QEMU refused a command."""
+    """QEMU refused a command, or its answer is no JSON."""
 
 
 class Qmp:
@@ -21,7 +21,7 @@ class Qmp:
         """Runs one command and returns its result. Events that come meanwhile are kept."""
         deadline = time.monotonic() + timeout
         if not self._ready:
-            while "QMP" not in self._port.read_object(deadline):
+            while "QMP" not in self._next_message(deadline):
                 pass
             self._ready = True
             self.execute("qmp_capabilities", timeout)
@@ -30,10 +30,16 @@ class Qmp:
             request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
         self._port.write(json.dumps(request).encode() + b"\n", deadline)
         while True:
-            reply = self._port.read_object(deadline)
+            reply = self._next_message(deadline)
             if "event" in reply:
                 self.events.append(reply)
             elif "error" in reply:
                 raise QmpError(f"{command}: {reply['error'].get('desc')}")
             elif "return" in reply:
                 return reply["return"]
+
+    def _next_message(self, deadline: float) -> dict:
+        try:
+            return self._port.read_object(deadline)
+        except NotJson as line:
+            raise QmpError(f"QEMU sent a line that is no JSON: {line}") from None
