@@ -2,6 +2,7 @@
 """Build folders of the plugin: which are gone on with, and which start afresh."""
 
 import shutil
+import subprocess
 import tempfile
 import unittest
 from pathlib import Path
@@ -67,6 +68,21 @@ class BuildFolder(unittest.TestCase):
             for number in range(2, 5):
                 plugin.build(options, None)
                 self.assertTrue(kept.exists(), f"build {number} started afresh")
+
+
+class CompilerWarnings(unittest.TestCase):
+    def test_are_errors_with_compilers_that_the_tree_was_mended_for(self):
+        with tempfile.NamedTemporaryFile("w", suffix=".cmake") as script:
+            script.write(f"cmake_minimum_required(VERSION 3.25)\ninclude({plugin.PROJECT}/cmake/warnings.cmake)\n"
+                         'umbra_is_mended_for(mended "${id}" "${version}")\nmessage(${mended})\n')
+            script.flush()
+            for compiler, version, mended in (("GNU", "12.2.0", True), ("GNU", "14.2.0", True), ("GNU", "13.3.0", False),
+                                              ("GNU", "15.1.0", False), ("GNU", "1.2", False), ("Clang", "14.0.6", False),
+                                              ("", "", False)):
+                with self.subTest(f"{compiler} {version}"):
+                    done = subprocess.run(["cmake", f"-Did={compiler}", f"-Dversion={version}", "-P", script.name],
+                                          capture_output=True, text=True, check=True)
+                    self.assertEqual(done.stderr.strip(), str(mended).upper())
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ _COMPILERS = {"C": "gcc", "CXX": "g++"}
 
 @dataclasses.dataclass(frozen=True)
 class PluginOptions:
-    """`build`: the build folder. `werror`: warnings are errors. `sanitize`: sanitizers on; without QEMU's parts."""
+    """`build`: the build folder. `werror`: warnings are errors, with compilers that the tree was mended for
+    (cmake/warnings.cmake). `sanitize`: sanitizers on; without QEMU's parts."""
     build: Path = BUILD
     werror: bool = False
     sanitize: bool = False
@@ -96,7 +97,7 @@ def main() -> None:
     parser = command.Parser(
         prog="build-plugin", description="Builds the plugin, its tools and tests in build/release, after QEMU.",
         epilog="Example: scripts/build-plugin --werror")
-    parser.add_argument("--werror", action="store_true", help="warnings are errors (default: off)")
+    parser.add_argument("--werror", action="store_true", help="warnings are errors, with the g++ of Debian 12 or 13 (default: off)")
     command.add_common_options(parser)
     arguments = parser.parse_args()
     print(ensure(PluginOptions(werror=arguments.werror, offline=arguments.offline, update=arguments.update),
