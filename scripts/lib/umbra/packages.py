@@ -11,7 +11,7 @@ from umbra import cache, progress
 from umbra.errors import ExitCode, UserError
 
 QEMU = ("build-essential", "ninja-build", "libglib2.0-dev", "libpixman-1-dev", "libfdt-dev", "zlib1g-dev",
-        "python3-venv", "flex", "bison", "pkg-config", "dpkg-dev", "xz-utils")
+        "python3-venv", "flex", "bison", "pkg-config", "dpkg-dev", "patch", "xz-utils")
 KERNEL = ("build-essential", "flex", "bison", "bc", "libelf-dev", "libssl-dev", "xz-utils", "cpio", "kmod", "patch")
 IMAGES = ("build-essential", "busybox-static", "binutils", "zstd")
 FIO = ("build-essential", "dpkg-dev", "libaio-dev", "zlib1g-dev", "xz-utils")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A kernel patch series, applied so that the next build compiles only what the series changes.
+"""A patch series, applied to a source tree so that the next build compiles only what the series changes.
 
 The patched tree is a copy of a built stock tree. The series is applied to pristine copies of the files that it names,
 aside from the tree; then only files whose content differs are written into the tree, so that make sees those as new
@@ -73,7 +73,7 @@ def apply(patches: list[Path], stock: Path, tree: Path, log: Path) -> None:
                              ["patch", "-p1", "--batch", "--forward", "--no-backup-if-mismatch", "-i",
                               patch.absolute()], log, cwd=area)
             except progress.StepFailed as error:
-                raise UserError(ExitCode.USAGE, f"The patch {patch} does not apply to this kernel:\n{error.output}\n"
+                raise UserError(ExitCode.USAGE, f"The patch {patch} does not apply to this source:\n{error.output}\n"
                                 ) from None
         for name in before | named:
             _bring_over(area / name, tree / name)

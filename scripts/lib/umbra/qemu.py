@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Builds an unpatched QEMU (with Debian's own patches) from source, with its source and build tree kept.
+"""Builds QEMU from source, with its source and build tree kept.
+
+The source is Debian's with Debian's patches, and with those of qemu-configs/patches, which mend faults of QEMU that
+guests behind any vIOMMU run into. The plugin loads into a QEMU without them as well.
 
 The plugin is compiled against both trees. They hold absolute paths, so the product is built where it stays and counts
 as whole once its stamp is written.
@@ -12,11 +15,14 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from umbra import cache, command, debian_source, packages, progress
-from umbra.build_environment import environment, jobs
+from umbra import cache, command, debian_source, packages, patches, progress
+from umbra.build_environment import PROJECT, environment, jobs
 from umbra.errors import ExitCode, UserError
 
 DEFAULT_VERSION = "10.0"
+PATCHES = PROJECT / "qemu-configs" / "patches"
+# What --version and QMP's query-version say of a QEMU with the patches.
+PACKAGE_VERSION = "with Umbra's patches"
 # Where each branch may be found; the last resort comes last.
 _SUITES = ("trixie", "sid")
 _FALLBACK_VERSION = "10"
@@ -28,30 +34,43 @@ CONFIGURE = ("--target-list=x86_64-softmmu", "--without-default-features", "--en
              "--enable-trace-backends=log", "--disable-docs", "--disable-install-blobs",
              "--extra-ldflags=-Wl,--export-dynamic")
 TARGETS = ("qemu-system-x86_64", "qemu-img", "qemu-io")
-_RECIPE = 1
+_RECIPE = 2
 _MINIMUM_MESON = (1, 5)
-_GIGABYTES = 2.5
+_GIGABYTES = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class QemuOptions:
-    """`source`: a source folder or tarball of the user's own, instead of Debian's."""
+    """`source`: a source folder or tarball of the user's own, instead of Debian's. `unpatched`: without PATCHES. A
+    source folder is the user's and never patched."""
     version: str = DEFAULT_VERSION
     source: Path | None = None
+    unpatched: bool = False
     update: bool = False
     offline: bool = False
 
     @staticmethod
     def from_environment(**options) -> "QemuOptions":
         own = os.environ.get("QEMU_SOURCE")
+        options.setdefault("unpatched", os.environ.get("QEMU_UNPATCHED", "") not in ("", "0"))
         return QemuOptions(source=Path(own).absolute() if own else None, **options)
+
+    def patches(self) -> list[Path]:
+        """The patches that the product has."""
+        own_folder = self.source is not None and self.source.is_dir()
+        return [] if self.unpatched or own_folder else patches.series(PATCHES)
+
+    def configure(self) -> tuple[str, ...]:
+        return (*CONFIGURE, f"--with-pkgversion={PACKAGE_VERSION}") if self.patches() else CONFIGURE
 
 
 @dataclasses.dataclass(frozen=True)
 class QemuProduct:
+    """`patches`: names of those that were applied."""
     src: Path
     build: Path
     version: str
+    patches: tuple[str, ...] = ()
 
     @property
     def binary(self) -> Path:
@@ -68,10 +87,16 @@ def _home() -> Path:
 
 def _request(options: QemuOptions) -> Path:
     """Remembers which product answered a request, so that a warm run asks nobody."""
-    inputs = {"version": options.version, "source": options.source, "configure": CONFIGURE, "recipe": _RECIPE}
+    inputs = {"version": options.version, "source": options.source, **_recipe(options)}
     if options.source and options.source.is_file():
         inputs["hash"] = _hash_of_file(options.source)
     return _home() / "requests" / f"{cache.key_of(**inputs)}.json"
+
+
+def _recipe(options: QemuOptions) -> dict:
+    """What a product depends on besides its source."""
+    return {"configure": options.configure(), "recipe": _RECIPE,
+            "patches": [patch.read_text(errors="replace") for patch in options.patches()]}
 
 
 def _hash_of_file(path: Path) -> str:
@@ -83,7 +108,7 @@ def _product(folder: Path) -> QemuProduct | None:
     stamp = cache.read_stamp(folder)
     if stamp is None:
         return None
-    product = QemuProduct(Path(stamp["source"]), folder / "build", stamp["version"])
+    product = QemuProduct(Path(stamp["source"]), folder / "build", stamp["version"], tuple(stamp["patches"]))
     return product if product.binary.exists() and product.src.is_dir() else None
 
 
@@ -135,7 +160,7 @@ def version_of(source: Path) -> str:
 
 def _obtain_source(options: QemuOptions) -> tuple[Path, Path, str]:
     """Returns the product's folder, the source tree and its version. Called with the lock held."""
-    key = {"configure": CONFIGURE, "recipe": _RECIPE}
+    key = _recipe(options)
     if options.source and options.source.is_dir():
         version = version_of(options.source)
         return _home() / f"own-{cache.key_of(path=options.source, **key)}", options.source, version
@@ -143,14 +168,14 @@ def _obtain_source(options: QemuOptions) -> tuple[Path, Path, str]:
     if options.source:
         digest = _hash_of_file(options.source)
         folder = _home() / f"tarball-{cache.key_of(hash=digest, **key)}"
-        source = folder / "src"
+        log = cache.log_file("qemu-source")
+        source = cache.root() / "sources" / f"qemu-tarball-{digest[:12]}"
         if not source.is_dir():
             with cache.new_folder(source) as new:
                 progress.run(f"Unpacking {options.source.name}",
-                             ["tar", "-C", new, "--strip-components=1", "--no-same-owner", "-xf", options.source],
-                             cache.log_file("qemu-source"))
+                             ["tar", "-C", new, "--strip-components=1", "--no-same-owner", "-xf", options.source], log)
                 version_of(new)
-        return folder, source, version_of(source)
+        return folder, _patched(source, folder, options, log), version_of(source)
     if options.offline:
         raise UserError(ExitCode.ENVIRONMENT, f"With --offline, QEMU {options.version} is missing in {cache.root()}.",
                         "Run scripts/build-qemu with a network, or set QEMU_SOURCE to a source folder or tarball.")
@@ -161,7 +186,27 @@ def _obtain_source(options: QemuOptions) -> tuple[Path, Path, str]:
     version, source = debian_source.fetch("qemu", wanted, _SUITES, "deb-src", log, lambda suite, found:
                                           _unpacked(suite, found, log))
     folder = _home() / f"{debian_source.upstream_version(version)}-{cache.key_of(version=version, **key)}"
-    return folder, source, version
+    return folder, _patched(source, folder, options, log), version
+
+
+def _patched(source: Path, folder: Path, options: QemuOptions, log: Path) -> Path:
+    """The source tree of a product: `source` itself, or a copy of it in `folder` with the patches."""
+    series = options.patches()
+    if not series:
+        return source
+    tree = folder / "src"
+    if not tree.is_dir():
+        with cache.new_folder(tree) as new:
+            # A copy of links, besides the files that the patches name: those must not change in `source`.
+            progress.run("Copying QEMU's source", ["cp", "-al", f"{source}/.", new], log)
+            for name in set().union(*(patches.files_named_by(patch) for patch in series)):
+                (new / name).unlink(missing_ok=True)
+            try:
+                patches.apply(series, source, new, log)
+            except UserError as error:
+                raise UserError(error.code, str(error).strip(),
+                                "scripts/build-qemu --unpatched builds this QEMU without them.") from None
+    return tree
 
 
 def _unpacked(suite: debian_source.Suite, version: str, log: Path) -> Path:
@@ -218,7 +263,7 @@ def _build(folder: Path, source: Path, version: str, options: QemuOptions, lock:
         cache.remove(build)
         build.mkdir(parents=True)
         progress.run(f"Configuring QEMU {debian_source.upstream_version(version)}",
-                     [source / "configure", "--python=/usr/bin/python3", *CONFIGURE], log, cwd=build, env=variables,
+                     [source / "configure", "--python=/usr/bin/python3", *options.configure()], log, cwd=build, env=variables,
                      keep_open=[lock])
         configured.touch()
     progress.run(f"Building QEMU {debian_source.upstream_version(version)}",
@@ -226,25 +271,33 @@ def _build(folder: Path, source: Path, version: str, options: QemuOptions, lock:
     check = subprocess.run([build / TARGETS[0], "--version"], capture_output=True, text=True, check=False)
     if check.returncode != 0:
         raise UserError(ExitCode.ENVIRONMENT, f"The QEMU that was built does not start: {check.stderr.strip()}.")
-    cache.write_stamp(folder, {"source": str(source), "version": version, "configure": CONFIGURE})
-    return QemuProduct(source, build, version)
+    names = [patch.name for patch in options.patches()]
+    cache.write_stamp(folder, {"source": str(source), "version": version, "configure": options.configure(),
+                               "patches": names})
+    return QemuProduct(source, build, version, tuple(names))
 
 
 def main() -> None:
     parser = command.Parser(
         prog="build-qemu", description="Builds QEMU (x86-64 system emulation, plugins on) from Debian's source package.",
-        epilog="QEMU_SOURCE=FOLDER-OR-TARBALL in the environment builds that source instead.\n"
+        epilog="QEMU_SOURCE=FOLDER-OR-TARBALL in the environment builds that source instead; a folder is built as it is.\n"
+               "QEMU_UNPATCHED=1 in the environment makes every script use a QEMU without the patches.\n"
                "Example: scripts/build-qemu --qemu-version 10.2")
     parser.add_argument("--qemu-version", metavar="X.Y", default=DEFAULT_VERSION,
                         help="version or branch to build (default: %(default)s)")
+    parser.add_argument("--unpatched", action="store_true",
+                        help="leave out qemu-configs/patches, which mend faults of QEMU (default: apply them)")
     command.add_common_options(parser)
     arguments = parser.parse_args()
     if not all(part.isdigit() for part in arguments.qemu_version.split(".")):
         parser.error(f"--qemu-version {arguments.qemu_version} is no version number")
+    choice = {"unpatched": True} if arguments.unpatched else {}
     product = ensure(QemuOptions.from_environment(version=arguments.qemu_version, update=arguments.update,
-                                                  offline=arguments.offline))
+                                                  offline=arguments.offline, **choice))
     packages.ensure(packages.FIRMWARE, arguments.offline)
     print(f"QEMU {product.version}: {product.binary}")
+    print("".join(f"  with {name}\n" for name in product.patches) or "  without the patches of qemu-configs/patches\n",
+          end="")
 
 
 if __name__ == "__main__":
