@@ -2,13 +2,9 @@
 //
 // Memory that comes and goes in blocks (virtio-mem). What the guest has not plugged must not take
 // host memory, and mapping it for a device would pin it.
-#include <array>
-#include <chrono>
-#include <map>
-#include <thread>
-
 #include "plugin/probe/registers.h"
 #include "tests/qtest/viommu_test.h"
+#include "tests/qtest/virtio_driver.h"
 
 namespace umbra::qtest {
 namespace {
@@ -24,131 +20,48 @@ LiveMapping mapping(Iova iova, Gpa target, std::uint64_t size) {
     return {.iova = iova, .size = size, .target = target, .permissions = 3};
 }
 
-// The guest's part of virtio-mem over PCI (Virtual I/O Device specification 1.2, 4.1 and 5.15), as
-// far as plugging and unplugging needs it.
+// The guest's part of virtio-mem (Virtual I/O Device specification 1.2, 5.15), as far as plugging
+// and unplugging needs it.
 class MemoryDriver {
   public:
     enum Request : std::uint16_t { plug = 0, unplug = 1, unplug_all = 2 };
 
     // `bar` is where the device's registers go, `ring` four pages of guest RAM.
     MemoryDriver(QtestMachine& machine, std::uint64_t bar, Gpa ring)
-        : machine_(machine), ring_(ring) {
-        constexpr unsigned kBar4 = 0x20;
-        machine.config_write32(kMemoryDevice, kBar4, static_cast<std::uint32_t>(bar));
-        machine.config_write32(kMemoryDevice, kBar4 + 4, 0);
-        machine.config_write16(kMemoryDevice, 0x04, 0x6);
-        find_registers(bar);
-
-        write8(kStatus, 0);
-        write8(kStatus, kAcknowledge | kDriver);
-        machine.write32(common_ + kFeatureSelect, 0);
-        machine.write32(common_ + kFeatures, 1u << 1);  // unplugged memory is not accessed
-        machine.write32(common_ + kFeatureSelect, 1);
-        machine.write32(common_ + kFeatures, 1u << 0);  // version 1
-        write8(kStatus, kAcknowledge | kDriver | kFeaturesOk);
-        write16(kQueueSelect, 0);
-        write16(kQueueSize, 4);
-        write_address(kQueueDescriptors, ring);
-        write_address(kQueueAvailable, available());
-        write_address(kQueueUsed, used());
-        write16(kQueueEnable, 1);
-        std::array<std::byte, 2> offset{};
-        machine.read_bytes(common_ + kQueueNotifyOffset, offset);
-        notify_ += std::uint64_t{std::to_integer<unsigned>(offset[0])} * notify_multiplier_;
-        write8(kStatus, kAcknowledge | kDriver | kFeaturesOk | kDriverOk);
+        : machine_(machine), virtio_(machine, kMemoryDevice, bar), ring_(ring) {
+        // Unplugged memory is not accessed; version 1.
+        constexpr std::uint64_t kFeatures = std::uint64_t{1} << 1 | std::uint64_t{1} << 32;
+        virtio_.start(kFeatures, {.descriptors = ring.value(),
+                                  .available = available().value(),
+                                  .used = used().value()});
     }
 
     // True if the device acknowledged it.
     [[nodiscard]] bool request(Request type, Gpa address = {}, std::uint16_t blocks = 0) {
-        constexpr std::uint16_t kNext = 1;
-        constexpr std::uint16_t kWrite = 2;
         machine_.store64(message(), type);
         machine_.store64(message() + 8, address.value());
         machine_.store64(message() + 16, blocks);
         machine_.store64(message() + 24, 0xffff);
-        set_descriptor(0, message(), 24, kNext);
-        set_descriptor(1, message() + 24, 16, kWrite);
-        // Flags, index and the ring's four entries, all of them the chain that begins at 0.
-        ++sent_;
-        machine_.store64(available() + 4, 0);
-        machine_.store64(available(), std::uint64_t{sent_} << 16);
-        machine_.write32(notify_, 0);
-        const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-        while ((machine_.load64(used()) >> 16 & 0xffff) != sent_) {
-            if (std::chrono::steady_clock::now() >= deadline) {
-                throw TransportError("virtio-mem does not answer");
-            }
-            std::this_thread::sleep_for(std::chrono::microseconds(200));
-        }
+        set_descriptor(0, message(), 24, VirtioDriver::kNext);
+        set_descriptor(1, message() + 24, 16, VirtioDriver::kWrite);
+        virtio_.offer(available());
+        virtio_.wait_returned([this] { return machine_.load64(used()) >> 16 & 0xffff; });
         return (machine_.load64(message() + 24) & 0xffff) == 0;
     }
 
   private:
-    enum Register : std::uint32_t {
-        kFeatureSelect = 8,
-        kFeatures = 12,
-        kStatus = 20,
-        kQueueSelect = 22,
-        kQueueSize = 24,
-        kQueueEnable = 28,
-        kQueueNotifyOffset = 30,
-        kQueueDescriptors = 32,
-        kQueueAvailable = 40,
-        kQueueUsed = 48,
-    };
-    enum Status : std::uint8_t {
-        kAcknowledge = 1,
-        kDriver = 2,
-        kDriverOk = 4,
-        kFeaturesOk = 8,
-    };
-
-    void find_registers(std::uint64_t bar) {
-        constexpr unsigned kVendorCapability = 0x09;
-        unsigned offset = machine_.config_read32(kMemoryDevice, 0x34) & 0xfc;
-        while (offset != 0) {
-            const std::uint32_t header = machine_.config_read32(kMemoryDevice, offset);
-            if ((header & 0xff) == kVendorCapability) {
-                const std::uint64_t at = bar + machine_.config_read32(kMemoryDevice, offset + 8);
-                if (header >> 24 == 1) {
-                    common_ = at;
-                } else if (header >> 24 == 2) {
-                    notify_ = at;
-                    notify_multiplier_ = machine_.config_read32(kMemoryDevice, offset + 16);
-                }
-            }
-            offset = header >> 8 & 0xfc;
-        }
-        if (common_ == 0 || notify_ == 0) {
-            throw TransportError("no virtio-mem at its place");
-        }
-    }
-
-    void write8(std::uint32_t offset, unsigned value) {
-        machine_.write_bytes(common_ + offset, std::array{std::byte(value)});
-    }
-    void write16(std::uint32_t offset, std::uint16_t value) {
-        machine_.write_bytes(common_ + offset, std::array{std::byte(value), std::byte(value >> 8)});
-    }
-    void write_address(std::uint32_t offset, Gpa value) {
-        machine_.write32(common_ + offset, static_cast<std::uint32_t>(value.value()));
-        machine_.write32(common_ + offset + 4, static_cast<std::uint32_t>(value.value() >> 32));
-    }
     void set_descriptor(unsigned index, Gpa address, std::uint32_t length, std::uint16_t flags) {
-        machine_.store64(ring_ + std::uint64_t{index} * 16, address.value());
-        machine_.store64(ring_ + std::uint64_t{index} * 16 + 8,
-                         length | std::uint64_t{flags} << 32 | std::uint64_t{index + 1} << 48);
+        const Gpa slot = ring_ + std::uint64_t{index} * 16;
+        machine_.store64(slot, address.value());
+        machine_.store64(slot + 8, VirtioDriver::descriptor_tail(index, length, flags));
     }
     [[nodiscard]] Gpa available() const { return ring_ + kPageSize; }
     [[nodiscard]] Gpa used() const { return ring_ + 2 * kPageSize; }
     [[nodiscard]] Gpa message() const { return ring_ + 3 * kPageSize; }
 
     QtestMachine& machine_;
+    VirtioDriver virtio_;
     Gpa ring_;
-    std::uint64_t common_ = 0;
-    std::uint64_t notify_ = 0;
-    std::uint32_t notify_multiplier_ = 0;
-    std::uint16_t sent_ = 0;
 };
 
 // The parameter is more of the memory device's properties.
