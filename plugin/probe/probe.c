@@ -501,8 +501,13 @@ static void probe_exit(PCIDevice* pci) {
     if (probe->listener.container != NULL) {
         umbra_probe_container_detach(probe->listener.container, pci);
     }
-    stop_listening(probe);
     msi_uninit(pci);
+}
+
+/* Listening ends here and not in probe_exit(): VFIO too keeps its container, and the container's
+ * listener, until the instance is finalized. */
+static void probe_instance_finalize(Object* object) {
+    stop_listening(UMBRA_PROBE(object));
 }
 
 /* Counters and live mappings stay behind: on the destination they are rebuilt by what its own
@@ -606,6 +611,7 @@ void umbra_probe_register_types(void) {
         .parent = TYPE_PCI_DEVICE,
         .instance_size = sizeof(UmbraProbe),
         .instance_init = probe_instance_init,
+        .instance_finalize = probe_instance_finalize,
         .class_init = probe_class_init,
         .interfaces = (InterfaceInfo*)interfaces,
     };

@@ -336,6 +336,9 @@ void umbra_device_space_delete(UmbraDeviceSpace* space) {
     memory_region_del_subregion(&space->root, &space->identity);
     memory_region_transaction_commit();
 
+    /* VFIO listens until its device is finalized, which is after the device's bus has gone. QEMU
+     * ends itself if it destroys an address space that has a listener. */
+    address_space_remove_listeners(&space->address_space);
     /* Both run after the grace period, in this order. */
     address_space_destroy(&space->address_space);
     call_rcu1(&space->rcu, space_release);

@@ -52,6 +52,15 @@ class PassthroughCase(VmCase):
             self.assertLess(time.monotonic(), deadline, what)
             time.sleep(0.2)
 
+    def wait_deleted(self, *names: str) -> None:
+        """Until the guest has let go of devices, which takes the 5 s of a slot's attention button."""
+        def deleted() -> bool:
+            self.guest.qmp.execute("query-status")
+            gone = {event["data"].get("device") for event in self.guest.qmp.events if event["event"] == "DEVICE_DELETED"}
+            return gone >= set(names)
+        self.until("the guest keeps a device", deleted)
+        self.guest.qmp.events.clear()
+
     # ---- The guest's disks ----
 
     def disk(self, address: str) -> str:
@@ -309,15 +318,6 @@ class TwoDevices(PolicyCounts):
         self.guest.qmp.execute("device_add", driver="vfio-pci", id=f"passthrough{index}", bus="slot0", addr=place,
                                multifunction=True, host=TestbedHost.DEVICES[index], **backend)
 
-    def wait_deleted(self, *names: str) -> None:
-        """Until the guest has let go of devices, which takes the 5 s of a slot's attention button."""
-        def deleted() -> bool:
-            self.guest.qmp.execute("query-status")
-            gone = {event["data"].get("device") for event in self.guest.qmp.events if event["event"] == "DEVICE_DELETED"}
-            return gone >= set(names)
-        self.until("the guest keeps a device", deleted)
-        self.guest.qmp.events.clear()
-
     def next_boot(self) -> None:
         """What the guest had mapped is gone when it comes back, asked to or crashed."""
         self.do(self.guest, f"workload verify phase=write {KEPT}")
@@ -373,6 +373,48 @@ class PassThroughMode(PassthroughCase):
         self.bind("", self.BEHIND_BRIDGE)
         self.shell(f"echo {kind} >{group}/type")
         self.bind("nvme", self.BEHIND_BRIDGE)
+
+
+class UnpluggedBridges(PassthroughCase):
+    """A PCI bridge and a PCI Express switch, each with a device behind it, that leave while the device is in use. VFIO
+    keeps its container for a moment longer than the bus is there."""
+    BEHIND_BRIDGE = "0000:02:01.0"
+    IOMMUFD = False
+
+    def leave(self) -> None:
+        # Slots that the guest serves by itself: those of ACPI do not let go of a bridge with a device behind it.
+        self.boot(iommufd=self.IOMMUFD, extra=["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"],
+                  bridges=["pcie-pci-bridge,id=bridge,bus=slot0", "x3130-upstream,id=switch,bus=slot1",
+                           "xio3130-downstream,id=port,bus=switch,chassis=9"],
+                  places=["bus=bridge,addr=1", "bus=port,addr=0"])
+        behind_switch = self.shell("for d in /sys/bus/pci/devices/*; do [ $(cat $d/class) = 0x010802 ] && "
+                                   f"[ ${{d##*/}} != {self.BEHIND_BRIDGE} ] && echo ${{d##*/}}; done; :").strip()
+        self.verified_io([self.BEHIND_BRIDGE, behind_switch])
+        # From outside, then by the guest itself.
+        self.guest.qmp.execute("device_del", id="bridge")
+        self.wait_deleted("passthrough0", "bridge")
+        self.verified_io([behind_switch])
+        self.shell("for slot in /sys/bus/pci/slots/*; do [ $(cat $slot/power) = 0 ] || echo 0 >$slot/power; done")
+        self.until("the guest keeps the switch", lambda: self.viommu.devices() == [])
+        self.assertEqual(self.vfio_host.pinned_pages(), 0)
+        for address in TestbedHost.DEVICES:
+            self.assertEqual(self.vfio_host.mapped_pages(address), 0)
+        self.verify()
+        self.do(self.guest, "dmesg-check")
+        self.assertEqual(self.viommu.statistics()["faults"]["recorded"], 0)
+        self.guest.power_off()
+
+
+class UnpluggedBridgesType1(UnpluggedBridges):
+    def test_everything_is_let_go(self):
+        self.leave()
+
+
+class UnpluggedBridgesIommufd(UnpluggedBridges):
+    IOMMUFD = True
+
+    def test_everything_is_let_go(self):
+        self.leave()
 
 
 if __name__ == "__main__":

@@ -361,6 +361,7 @@ TEST_P(Lifecycle, BridgeGoesWithTheProbeBehindIt) {
     const unsigned slot_control = rig.machine.find_capability(kPort, 0x10) + 0x18;
     rig.machine.config_write16(kPort, slot_control, 0x0700);
     ASSERT_EQ(rig.machine.config_read32(kBridge, 0), 0xffff'ffffu);
+    rig.machine.finish_unplugging();
 
     // Everything that goes through all devices.
     table.map(kIova + kPageSize, kData);
@@ -370,6 +371,55 @@ TEST_P(Lifecycle, BridgeGoesWithTheProbeBehindIt) {
     EXPECT_EQ(rig.probe.store(kIova + kPageSize, 2), DmaResult::ok);
     rig.driver.disable_translation();
     EXPECT_TRUE(rig.machine.runs());
+}
+
+// A PCI Express switch in a hot-pluggable slot, with a probe behind each of its two downstream
+// ports: three buses go at once.
+TEST_P(Lifecycle, SwitchGoesWithTheProbesBehindIt) {
+    if (!on_umbra()) {
+        GTEST_SKIP() << "intel-iommu goes on using buses that are freed";
+    }
+    for (const char* properties : {",listen=on", ",listen=on,container=on"}) {
+        SCOPED_TRACE(properties);
+        const std::string probe = std::string("umbra-probe,addr=0") + properties;
+        MachineOptions with_switch = options();
+        with_switch.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
+                                 "-device", "pcie-root-port,id=root-port,chassis=1,addr=8",
+                                 "-device", "x3130-upstream,id=switch,bus=root-port",
+                                 "-device", "xio3130-downstream,id=left,bus=switch,chassis=2",
+                                 "-device", "xio3130-downstream,id=right,bus=switch,chassis=3",
+                                 "-device", probe + ",bus=left",
+                                 "-device", probe + ",bus=right"};
+        Rig rig(with_switch);
+        constexpr SourceId kPort(0, 8 << 3);
+        constexpr SourceId kUpstream(1, 0);
+        constexpr SourceId kLeft(2, 0);
+        constexpr SourceId kRight(2, 1 << 3);
+        rig.machine.config_write32(kPort, 0x18, 0x0004'0100);
+        rig.machine.config_write32(kUpstream, 0x18, 0x0004'0201);
+        rig.machine.config_write32(kLeft, 0x18, 0x0003'0302);
+        rig.machine.config_write32(kRight, 0x18, 0x0004'0402);
+        SecondStage table = rig.driver.new_table();
+        table.map_pages(kIova, kData, 8);
+        rig.driver.attach(SourceId(3, 0), table, kDomain);
+        rig.driver.attach(SourceId(4, 0), table, kDomain);
+        rig.driver.attach(kProbe, table, kDomain);
+        rig.driver.enable_translation();
+
+        rig.machine.qmp_ok(R"({"execute": "device_del", "arguments": {"id": "switch"}})");
+        const unsigned slot_control = rig.machine.find_capability(kPort, 0x10) + 0x18;
+        rig.machine.config_write16(kPort, slot_control, 0x0700);
+        ASSERT_EQ(rig.machine.config_read32(kUpstream, 0), 0xffff'ffffu);
+        rig.machine.finish_unplugging();
+
+        table.map(kIova + 8 * kPageSize, kData);
+        const std::array<Descriptor, 2> all = {Descriptor::context_global(),
+                                               Descriptor::iotlb_global()};
+        EXPECT_TRUE(rig.driver.submit(all));
+        EXPECT_EQ(rig.probe.store(kIova + 8 * kPageSize, 2), DmaResult::ok);
+        rig.driver.disable_translation();
+        EXPECT_TRUE(rig.machine.runs());
+    }
 }
 
 // Bus numbers are the guest's to assign, and with another one a device has another context entry.

@@ -360,6 +360,11 @@ void QtestMachine::step_clock(std::chrono::nanoseconds by) {
     command("clock_step " + std::to_string(by.count()));
 }
 
+void QtestMachine::finish_unplugging() {
+    // QEMU runs all deferred callbacks (RCU) before it answers that it cannot add a device.
+    (void)qmp(R"({"execute": "device_add", "arguments": {"driver": "no-such-device"}})");
+}
+
 void QtestMachine::system_reset() {
     try {
         qmp_->send(R"({"execute": "system_reset"})");

@@ -117,6 +117,10 @@ class QtestMachine {
     // Lets QEMU's virtual clock advance. Timers of devices that are due run.
     void step_clock(std::chrono::nanoseconds by);
 
+    // Waits until what was unplugged is gone for good: QEMU finalizes devices, and destroys their
+    // address spaces, some time after they have left.
+    void finish_unplugging();
+
     void system_reset();
 
     // Ends QEMU as an operator would, and waits until it has ended.

@@ -199,6 +199,7 @@ TEST_F(SharedSpace, AllGoWithTheBridge) {
         const unsigned slot_control = rig.machine.find_capability(kBridge, 0x10) + 0x18;
         rig.machine.config_write16(kBridge, slot_control, 0x0700);
         ASSERT_EQ(rig.machine.config_read32(SourceId(1, 0), 0), 0xffff'ffffu);
+        rig.machine.finish_unplugging();
         table.unmap_pages(kIova, 4);
         EXPECT_TRUE(rig.driver.submit(Descriptor::iotlb_global()));
         EXPECT_EQ(joined(rig.probe.live_mappings()),
