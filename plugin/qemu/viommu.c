@@ -14,7 +14,7 @@
 #include "hw/qdev-properties.h"
 #include "kvm/kvm_i386.h"
 #include "migration/vmstate.h"
-#include "plugin/qemu/bridge.h"
+#include "plugin/bridge/bridge.h"
 #include "plugin/qemu/device_space.h"
 #include "plugin/qemu/dmar_table.h"
 #include "plugin/qemu/interrupts.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "plugin/qemu/verification_json.h"
+#include "plugin/bridge/verification_json.h"
 
 #include <array>
 #include <cstddef>

@@ -8,8 +8,8 @@
 #include <span>
 #include <vector>
 
-#include "plugin/qemu/bridge.h"
-#include "plugin/qemu/guest_ram.h"
+#include "plugin/bridge/bridge.h"
+#include "plugin/bridge/guest_ram.h"
 #include "plugin/shadow/device.h"
 #include "plugin/shadow/events.h"
 #include "plugin/shadow/host_mapper.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "plugin/qemu/bridge.h"
+#include "plugin/bridge/bridge.h"
 
 #include <algorithm>
 #include <chrono>
@@ -11,10 +11,10 @@
 #include <span>
 #include <string>
 
-#include "plugin/qemu/guest_ram.h"
-#include "plugin/qemu/shadow_seam.h"
-#include "plugin/qemu/snapshot.h"
-#include "plugin/qemu/verification_json.h"
+#include "plugin/bridge/guest_ram.h"
+#include "plugin/bridge/shadow_seam.h"
+#include "plugin/bridge/snapshot.h"
+#include "plugin/bridge/verification_json.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/manager.h"
 #include "plugin/shadow/options.h"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "plugin/qemu/guest_ram.h"
+#include "plugin/bridge/guest_ram.h"
 
 #include <algorithm>
 #include <cstring>

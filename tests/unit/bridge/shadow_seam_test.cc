@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The shadow's host calls on their way to C: several mappings in one call, and how far it came.
-#include "plugin/qemu/shadow_seam.h"
+#include "plugin/bridge/shadow_seam.h"
 
 #include <gtest/gtest.h>
 

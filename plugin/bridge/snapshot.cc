@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "plugin/qemu/snapshot.h"
+#include "plugin/bridge/snapshot.h"
 
 #include <string>
 

@@ -13,8 +13,8 @@
  *
  * Memory that runs out ends the process, as everywhere in QEMU.
  */
-#ifndef UMBRA_QEMU_BRIDGE_H
-#define UMBRA_QEMU_BRIDGE_H
+#ifndef UMBRA_BRIDGE_BRIDGE_H
+#define UMBRA_BRIDGE_BRIDGE_H
 
 /* This file is C as well, so the advice for C++ does not apply.
  * NOLINTBEGIN(modernize-deprecated-headers,modernize-use-using) */

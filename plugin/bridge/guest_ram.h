@@ -15,7 +15,7 @@
 #include <span>
 #include <vector>
 
-#include "plugin/qemu/bridge.h"
+#include "plugin/bridge/bridge.h"
 #include "plugin/vtd/guest_memory.h"
 
 // Pieces of guest RAM, sorted by address and without overlap. Immutable but for the hint.

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <vector>
 
-#include "plugin/qemu/bridge.h"
+#include "plugin/bridge/bridge.h"
 
 namespace umbra::testing {
 namespace {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "plugin/qemu/shadow_seam.h"
+#include "plugin/bridge/shadow_seam.h"
 
 #include <algorithm>
 #include <array>
