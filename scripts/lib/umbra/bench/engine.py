@@ -29,6 +29,7 @@ _REGISTERED: dict[str, tuple[str, ...]] = {
     "BM_InvalidateRange": ("held:0", "held:2048"),
     "BM_InvalidateOtherDomain": (),
     "BM_InvalidateDomain": (),
+    "BM_QueueOfPages": ("pages:1", "pages:128"),
     "BM_TranslateHit": ("pages:1/level:1", "pages:64/level:1", "pages:4096/level:1", "pages:16/level:2",
                         "pages:4/level:3"),
     "BM_TranslateMiss": ("pages:65536/step:1", "pages:65536/step:40503", "pages:1048576/step:1",
