@@ -25,10 +25,8 @@
 
 namespace {
 
-using umbra::DomainId;
 using umbra::GuestRam;
 using umbra::Iova;
-using umbra::IovaRange;
 using umbra::SourceId;
 namespace shadow = umbra::shadow;
 namespace vtd = umbra::vtd;
@@ -50,6 +48,22 @@ class PlatformMessages final : public vtd::MessageSink {
     const UmbraPlatform& platform_;
 };
 
+UmbraScope to_c(const vtd::Invalidation& invalidation) {
+    // In the order of vtd::InvalidationKind; those of interrupt entries have no scope.
+    constexpr UmbraScopeKind kKinds[vtd::kInvalidationKinds] = {
+        UMBRA_SCOPE_GLOBAL, UMBRA_SCOPE_DOMAIN, UMBRA_SCOPE_DEVICE,
+        UMBRA_SCOPE_GLOBAL, UMBRA_SCOPE_DOMAIN, UMBRA_SCOPE_PAGES,
+        UMBRA_SCOPE_PAGES,  UMBRA_SCOPE_GLOBAL, UMBRA_SCOPE_GLOBAL};
+    return {
+        .kind = kKinds[static_cast<std::size_t>(invalidation.kind)],
+        .domain = static_cast<std::uint16_t>(invalidation.domain),
+        .source = invalidation.devices.source().value(),
+        .function_mask = invalidation.devices.ignored_bits(),
+        .first = invalidation.range.first.value(),
+        .last = invalidation.range.last.value(),
+    };
+}
+
 // Hands the unit's invalidations on, to the shadow first: it switches the view of the devices that
 // it maps for itself, and the platform that of all others. Invalidations of interrupt entries are
 // gathered: QEMU refreshes every route at each, so one call for all before the guest sees them
@@ -60,50 +74,29 @@ class UnitObserver final : public vtd::InvalidationObserver {
                  const UmbraPlatform& platform)
         : manager_(manager), events_(events), platform_(platform) {}
 
-    void context_global() override {
-        manager_.context_global();
-        contexts(scope(UMBRA_SCOPE_GLOBAL));
-    }
-    void context_domain(DomainId domain) override {
-        manager_.context_domain(domain);
-        contexts(scope(UMBRA_SCOPE_DOMAIN, domain));
-    }
-    void context_device(DomainId domain, SourceId source, unsigned function_mask) override {
-        manager_.context_device(domain, source, function_mask);
-        // FM 0, 1, 2, 3 leaves out no function bit, bit 2, bits 2:1, bits 2:0.
-        constexpr std::uint8_t kIgnoredBits[] = {0, 4, 6, 7};
-        UmbraScope devices = scope(UMBRA_SCOPE_DEVICE, domain);
-        devices.source = source.value();
-        devices.function_mask = kIgnoredBits[function_mask & 3];
-        contexts(devices);
-    }
-
-    void iotlb_global() override {
-        manager_.iotlb_global();
-        iotlb(scope(UMBRA_SCOPE_GLOBAL));
-    }
-    void iotlb_domain(DomainId domain) override {
-        manager_.iotlb_domain(domain);
-        iotlb(scope(UMBRA_SCOPE_DOMAIN, domain));
-    }
-    void iotlb_pages(DomainId domain, Iova address, unsigned address_mask,
-                     bool leaf_only) override {
-        manager_.iotlb_pages(domain, address, address_mask, leaf_only);
-        const std::uint64_t size = umbra::kPageSize << address_mask;
-        UmbraScope pages = scope(UMBRA_SCOPE_PAGES, domain);
-        pages.first = address.align_down(size).value();
-        pages.last = pages.first + (size - 1);
-        iotlb(pages);
-    }
-
-    void device_tlb(SourceId source, IovaRange range) override {
-        platform_.device_tlb_changed(platform_.opaque, source.value(), range.first.value(),
-                                     range.last.value());
-    }
-
-    void interrupt_entries_global() override { interrupt_entries_changed_ = true; }
-    void interrupt_entries(std::uint16_t /*first_index*/, unsigned /*index_mask*/) override {
-        interrupt_entries_changed_ = true;
+    void invalidated(const vtd::Invalidation& invalidation) override {
+        manager_.invalidated(invalidation);
+        const UmbraScope scope = to_c(invalidation);
+        switch (invalidation.kind) {
+            case vtd::InvalidationKind::context_global:
+            case vtd::InvalidationKind::context_domain:
+            case vtd::InvalidationKind::context_device:
+                platform_.contexts_changed(platform_.opaque, &scope);
+                break;
+            case vtd::InvalidationKind::iotlb_global:
+            case vtd::InvalidationKind::iotlb_domain:
+            case vtd::InvalidationKind::iotlb_page:
+                platform_.iotlb_changed(platform_.opaque, &scope);
+                break;
+            case vtd::InvalidationKind::device_tlb:
+                platform_.device_tlb_changed(platform_.opaque, scope.source, scope.first,
+                                             scope.last);
+                break;
+            case vtd::InvalidationKind::interrupt_global:
+            case vtd::InvalidationKind::interrupt_index:
+                interrupt_entries_changed_ = true;
+                break;
+        }
     }
 
     void translation_changed(bool enabled) override {
@@ -129,15 +122,6 @@ class UnitObserver final : public vtd::InvalidationObserver {
     [[nodiscard]] bool has_time() const override { return manager_.has_time(); }
 
   private:
-    static UmbraScope scope(UmbraScopeKind kind, DomainId domain = {}) {
-        UmbraScope made{};
-        made.kind = kind;
-        made.domain = static_cast<std::uint16_t>(domain);
-        return made;
-    }
-    void contexts(const UmbraScope& where) { platform_.contexts_changed(platform_.opaque, &where); }
-    void iotlb(const UmbraScope& where) { platform_.iotlb_changed(platform_.opaque, &where); }
-
     shadow::Manager& manager_;
     umbra::OperatorEvents& events_;
     const UmbraPlatform& platform_;

@@ -56,7 +56,7 @@ typedef enum UmbraScopeKind {
     UMBRA_SCOPE_PAGES,  /* IOTLB: `domain`, `first` to `last` */
 } UmbraScopeKind;
 
-/* What an invalidation is about. Members that the kind does not name are 0. */
+/* What an invalidation is about. Only the members that the kind names mean something. */
 typedef struct UmbraScope {
     UmbraScopeKind kind;
     uint16_t domain;

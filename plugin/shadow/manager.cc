@@ -183,13 +183,9 @@ class Manager::Implementation {
         run_unless_batched();
     }
 
-    void context_device(SourceId source, unsigned function_mask) {
-        // FM: 1 ignores function bit 2, 2 ignores bits 2:1, 3 ignores all three.
-        constexpr std::uint16_t kIgnored[] = {0, 0b100, 0b110, 0b111};
-        const std::uint16_t ignored = kIgnored[function_mask & 3];
-        update_contexts([=](const Member& member, const DeviceContext&) {
-            const std::uint16_t difference = member.device->source_id().value() ^ source.value();
-            return (difference & ~ignored) == 0;
+    void context_devices(SourceMatch devices) {
+        update_contexts([devices](const Member& member, const DeviceContext&) {
+            return devices.covers(member.device->source_id());
         });
         run_unless_batched();
     }
@@ -503,47 +499,43 @@ void Manager::machine_goes_on() {
     implementation_->machine_goes_on();
 }
 
-void Manager::context_global() {
-    implementation_->context_global();
-}
-
-// Concerns devices that were in the domain, pass-through ones included, and those whose entries
-// were cached under domain 0 because they are not valid (specification 6.5.2.1). A look at all
-// costs little, and those that it does not concern are as they were.
-void Manager::context_domain(DomainId /*domain*/) {
-    implementation_->context_global();
-}
-
-void Manager::context_device(DomainId /*domain*/, SourceId source, unsigned function_mask) {
-    implementation_->context_device(source, function_mask);
-}
-
-void Manager::iotlb_global() {
-    implementation_->sync_all();
-}
-
-void Manager::iotlb_domain(DomainId domain) {
-    implementation_->sync_domain(domain);
-}
-
-void Manager::iotlb_pages(DomainId domain, Iova address, unsigned address_mask,
-                          bool /*leaf_only*/) {
-    // Also with the hint that only leaves changed the tables above are looked at: three more loads,
-    // and a guest whose hint is wrong only gets what it asked for.
-    const unsigned shift = kPageShift + address_mask;
-    if (shift >= 64) {
-        implementation_->sync_domain(domain);
-        return;
+void Manager::invalidated(const vtd::Invalidation& invalidation) {
+    switch (invalidation.kind) {
+        // A domain-selective one concerns devices that were in the domain, pass-through ones
+        // included, and those whose entries were cached under domain 0 because they are not valid
+        // (specification 6.5.2.1). A look at all costs little, and those that it does not concern
+        // are as they were.
+        case vtd::InvalidationKind::context_global:
+        case vtd::InvalidationKind::context_domain:
+            implementation_->context_global();
+            break;
+        case vtd::InvalidationKind::context_device:
+            implementation_->context_devices(invalidation.devices);
+            break;
+        case vtd::InvalidationKind::iotlb_global:
+            implementation_->sync_all();
+            break;
+        case vtd::InvalidationKind::iotlb_domain:
+            implementation_->sync_domain(invalidation.domain);
+            break;
+        // Also with the hint that only leaves changed the tables above are looked at: three more
+        // loads, and a guest whose hint is wrong only gets what it asked for.
+        case vtd::InvalidationKind::iotlb_page:
+            if (invalidation.range == IovaRange::everything()) {
+                implementation_->sync_domain(invalidation.domain);
+            } else {
+                implementation_->sync_pages(invalidation.domain, invalidation.range);
+            }
+            break;
+        // The device's own TLB is the host's business: an unmap on the host reaches it. Interrupts
+        // are the platform's.
+        case vtd::InvalidationKind::device_tlb:
+        case vtd::InvalidationKind::interrupt_global:
+        case vtd::InvalidationKind::interrupt_index:
+            break;
     }
-    const std::uint64_t bytes = std::uint64_t{1} << shift;
-    const Iova first = address.align_down(bytes);
-    implementation_->sync_pages(domain, {first, first + (bytes - 1)});
 }
 
-// The device's own TLB is the host's business: an unmap on the host reaches it.
-void Manager::device_tlb(SourceId /*source*/, IovaRange /*range*/) {}
-void Manager::interrupt_entries_global() {}
-void Manager::interrupt_entries(std::uint16_t /*first_index*/, unsigned /*index_mask*/) {}
 void Manager::interrupt_remapping_changed(bool /*enabled*/) {}
 
 void Manager::translation_changed(bool enabled) {

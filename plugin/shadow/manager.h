@@ -34,7 +34,7 @@
 
 namespace umbra::shadow {
 
-class Manager final : public vtd::InvalidationObserver {
+class Manager : public vtd::InvalidationObserver {
   public:
     // All of them outlive the manager.
     struct Ports {
@@ -84,15 +84,7 @@ class Manager final : public vtd::InvalidationObserver {
 
     // ---- vtd::InvalidationObserver ----
 
-    void context_global() override;
-    void context_domain(DomainId domain) override;
-    void context_device(DomainId domain, SourceId source, unsigned function_mask) override;
-    void iotlb_global() override;
-    void iotlb_domain(DomainId domain) override;
-    void iotlb_pages(DomainId domain, Iova address, unsigned address_mask, bool leaf_only) override;
-    void device_tlb(SourceId source, IovaRange range) override;
-    void interrupt_entries_global() override;
-    void interrupt_entries(std::uint16_t first_index, unsigned index_mask) override;
+    void invalidated(const vtd::Invalidation& invalidation) override;
     void translation_changed(bool enabled) override;
     void interrupt_remapping_changed(bool enabled) override;
     void batch_begin() override;

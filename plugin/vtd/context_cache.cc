@@ -66,12 +66,8 @@ void ContextCache::invalidate_domain(DomainId domain) {
     drop_if([domain](SourceId, std::uint64_t word) { return domain_of(word) == domain; });
 }
 
-void ContextCache::invalidate_device(SourceId source, unsigned function_mask) {
-    // FM 1 ignores function bit 2, FM 2 bits 2:1, FM 3 bits 2:0.
-    const unsigned ignored = 7u & ~(7u >> function_mask);
-    drop_if([source, ignored](SourceId other, std::uint64_t) {
-        return ((source.value() ^ other.value()) & ~ignored) == 0;
-    });
+void ContextCache::invalidate_devices(SourceMatch devices) {
+    drop_if([devices](SourceId source, std::uint64_t) { return devices.covers(source); });
 }
 
 }  // namespace umbra::vtd

@@ -51,10 +51,8 @@ class ContextCache {
     // read from the tables anew. From any thread.
     void invalidate_all();
     void invalidate_domain(DomainId domain);
-    // `function_mask` 0 to 3: how many low-order bits of the function number, from bit 2 down, are
-    // ignored in the comparison (FM of specification 6.5.2.1). The domain-id of the command plays
-    // no part: an entry is found by source-id alone.
-    void invalidate_device(SourceId source, unsigned function_mask);
+    // The domain-id of such a command plays no part: an entry is found by source-id alone.
+    void invalidate_devices(SourceMatch devices);
 
   private:
     // Direct-mapped by the low 13 bits of the source-id: 32 buses before the first collision. The

@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "plugin/vtd/fault_reason.h"
+#include "plugin/vtd/invalidation.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::vtd {
@@ -28,20 +29,6 @@ class Counter {
   private:
     std::atomic<std::uint64_t> value_{0};
 };
-
-// Kind and granularity of an invalidation.
-enum class InvalidationKind : std::uint8_t {
-    context_global,
-    context_domain,
-    context_device,
-    iotlb_global,
-    iotlb_domain,
-    iotlb_page,
-    device_tlb,
-    interrupt_global,
-    interrupt_index,
-};
-inline constexpr std::size_t kInvalidationKinds = 9;
 
 // How software asked for it: a descriptor in the queue, or the CCMD or IOTLB register.
 enum class InvalidationPath : std::uint8_t { queue, registers };

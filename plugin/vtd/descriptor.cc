@@ -24,24 +24,21 @@ DecodedDescriptor decode_context_cache(const Descriptor& descriptor) {
     if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
         return QueueError::reserved_field;
     }
-    InvalidationRequest request;
+    const auto domain = static_cast<DomainId>(field(descriptor.low, kDomainShift, 16));
     switch (field(descriptor.low, kGranularityShift, 2)) {
         case spec::granularity::kGlobal:
-            request.kind = InvalidationKind::context_global;
-            break;
+            return Invalidation::context_global();
         case spec::granularity::kDomain:
-            request.kind = InvalidationKind::context_domain;
-            break;
+            return Invalidation::context_domain(domain);
         case spec::granularity::kDeviceOrPage:
-            request.kind = InvalidationKind::context_device;
-            break;
+            return Invalidation::context_device(
+                domain,
+                SourceMatch(
+                    SourceId(static_cast<std::uint16_t>(field(descriptor.low, kSourceShift, 16))),
+                    static_cast<unsigned>(field(descriptor.low, kFunctionMaskShift, 2))));
         default:
             return QueueError::reserved_field;
     }
-    request.domain = static_cast<DomainId>(field(descriptor.low, kDomainShift, 16));
-    request.source = SourceId(static_cast<std::uint16_t>(field(descriptor.low, kSourceShift, 16)));
-    request.function_mask = static_cast<unsigned>(field(descriptor.low, kFunctionMaskShift, 2));
-    return request;
 }
 
 DecodedDescriptor decode_iotlb(const Descriptor& descriptor) {
@@ -49,24 +46,20 @@ DecodedDescriptor decode_iotlb(const Descriptor& descriptor) {
     if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
         return QueueError::reserved_field;
     }
-    InvalidationRequest request;
-    request.domain = static_cast<DomainId>(field(descriptor.low, kDomainShift, 16));
+    const auto domain = static_cast<DomainId>(field(descriptor.low, kDomainShift, 16));
     switch (field(descriptor.low, kGranularityShift, 2)) {
         case spec::granularity::kGlobal:
-            request.kind = InvalidationKind::iotlb_global;
-            return request;
+            return Invalidation::iotlb_global();
         case spec::granularity::kDomain:
-            request.kind = InvalidationKind::iotlb_domain;
-            return request;
+            return Invalidation::iotlb_domain(domain);
         case spec::granularity::kDeviceOrPage:
-            break;
+            if (const auto pages = decode_pages(domain, descriptor.high)) {
+                return *pages;
+            }
+            return QueueError::reserved_field;
         default:
             return QueueError::reserved_field;
     }
-    if (!set_pages(request, descriptor.high)) {
-        return QueueError::reserved_field;
-    }
-    return request;
 }
 
 // Address bits from 12 up encode the size as in a PCIe ATS invalidate request: the lowest clear bit
@@ -92,11 +85,10 @@ DecodedDescriptor decode_device_tlb(const Descriptor& descriptor) {
     if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
         return QueueError::reserved_field;
     }
-    InvalidationRequest request;
-    request.kind = InvalidationKind::device_tlb;
-    request.source = SourceId(static_cast<std::uint16_t>(field(descriptor.low, kSourceShift, 16)));
-    request.range = device_tlb_range(descriptor.high);
-    return request;
+    const SourceId source(static_cast<std::uint16_t>(field(descriptor.low, kSourceShift, 16)));
+    return Invalidation{.kind = InvalidationKind::device_tlb,
+                        .devices = SourceMatch(source),
+                        .range = device_tlb_range(descriptor.high)};
 }
 
 DecodedDescriptor decode_interrupt_entry_cache(const Descriptor& descriptor) {
@@ -104,19 +96,17 @@ DecodedDescriptor decode_interrupt_entry_cache(const Descriptor& descriptor) {
     if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
         return QueueError::reserved_field;
     }
-    InvalidationRequest request;
     if ((descriptor.low & kIndexSelective) == 0) {
-        request.kind = InvalidationKind::interrupt_global;
-        return request;
+        return Invalidation{.kind = InvalidationKind::interrupt_global};
     }
-    request.kind = InvalidationKind::interrupt_index;
-    request.index_mask = static_cast<unsigned>(field(descriptor.low, kIndexMaskShift, 5));
-    if (request.index_mask > kMaximumHandleMask) {
+    const auto index_mask = static_cast<unsigned>(field(descriptor.low, kIndexMaskShift, 5));
+    if (index_mask > kMaximumHandleMask) {
         return QueueError::reserved_field;
     }
     const auto index = static_cast<std::uint16_t>(field(descriptor.low, kIndexShift, 16));
-    request.first_index = static_cast<std::uint16_t>(index & ~0U << request.index_mask);
-    return request;
+    return Invalidation{.kind = InvalidationKind::interrupt_index,
+                        .first_index = static_cast<std::uint16_t>(index & ~0U << index_mask),
+                        .index_mask = index_mask};
 }
 
 DecodedDescriptor decode_wait(const Descriptor& descriptor) {
@@ -135,17 +125,16 @@ DecodedDescriptor decode_wait(const Descriptor& descriptor) {
 
 }  // namespace
 
-bool set_pages(InvalidationRequest& request, std::uint64_t address_fields) {
+std::optional<Invalidation> decode_pages(DomainId domain, std::uint64_t address_fields) {
     using namespace spec::invalidate_address;
-    request.kind = InvalidationKind::iotlb_page;
-    request.address_mask = static_cast<unsigned>(address_fields & kAddressMask);
-    if (request.address_mask > kMaximumAddressMask) {
-        return false;
+    const auto address_mask = static_cast<unsigned>(address_fields & kAddressMask);
+    if (address_mask > kMaximumAddressMask) {
+        return std::nullopt;
     }
     // Address bits that the mask covers are ignored.
-    request.address = Iova(address_fields & kAddress).align_down(kPageSize << request.address_mask);
-    request.leaf_only = (address_fields & kLeafOnly) != 0;
-    return true;
+    return Invalidation::iotlb_page(domain,
+                                    IovaRange::pages(Iova(address_fields & kAddress), address_mask),
+                                    (address_fields & kLeafOnly) != 0);
 }
 
 DecodedDescriptor decode(const Descriptor& descriptor, const Capabilities& capabilities) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <variant>
 
 #include "plugin/vtd/capabilities.h"
@@ -24,12 +25,13 @@ struct WaitRequest {
     Gpa status_address;  // 4-byte-aligned
 };
 
-// Makes `request` a page-selective IOTLB invalidation of what `address_fields` (ADDR, IH and AM,
-// laid out as in the Invalidate Address register and in the upper half of an IOTLB descriptor) say.
-// The domain is left as it is. False if AM is larger than CAP.MAMV.
-[[nodiscard]] bool set_pages(InvalidationRequest& request, std::uint64_t address_fields);
+// A page-selective IOTLB invalidation of what `address_fields` say: ADDR, IH and AM, laid out as in
+// the Invalidate Address register and in the upper half of an IOTLB descriptor. None if AM is
+// larger than CAP.MAMV.
+[[nodiscard]] std::optional<Invalidation> decode_pages(DomainId domain,
+                                                       std::uint64_t address_fields);
 
-using DecodedDescriptor = std::variant<InvalidationRequest, WaitRequest, QueueError>;
+using DecodedDescriptor = std::variant<Invalidation, WaitRequest, QueueError>;
 
 // A pure function. Errors are QueueError::bad_type and QueueError::reserved_field.
 [[nodiscard]] DecodedDescriptor decode(const spec::Descriptor& descriptor,

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "plugin/vtd/interrupt_remapping.h"
 
-#include <array>
-
 #include "plugin/vtd/entry_read.h"
 #include "plugin/vtd/interrupt_range.h"
 #include "plugin/vtd/spec/tables.h"
@@ -52,11 +50,8 @@ bool accepts(const spec::InterruptEntry& entry, SourceId source) {
     switch (entry.source_validation()) {
         case kSourceUnchecked:
             return true;
-        case kSourceBySid: {
-            // SQ leaves low-order bits of the function number out: none, 2, 2:1, 2:0.
-            constexpr std::array<unsigned, 4> kIgnored{0, 4, 6, 7};
-            return ((entry.source() ^ source.value()) & ~kIgnored[entry.source_qualifier()]) == 0;
-        }
+        case kSourceBySid:
+            return SourceMatch(SourceId(entry.source()), entry.source_qualifier()).covers(source);
         default: {
             // SID holds the first bus in its high byte and the last one in its low byte.
             const SourceId range(entry.source());

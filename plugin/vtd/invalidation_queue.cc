@@ -23,10 +23,11 @@ unsigned weight(const DecodedDescriptor& decoded) {
     if (std::holds_alternative<WaitRequest>(decoded)) {
         return kLook / 8;
     }
-    const auto* request = std::get_if<InvalidationRequest>(&decoded);
-    const bool of_iotlb = request != nullptr && (request->kind == InvalidationKind::iotlb_global ||
-                                                 request->kind == InvalidationKind::iotlb_domain ||
-                                                 request->kind == InvalidationKind::iotlb_page);
+    const auto* invalidation = std::get_if<Invalidation>(&decoded);
+    const bool of_iotlb =
+        invalidation != nullptr && (invalidation->kind == InvalidationKind::iotlb_global ||
+                                    invalidation->kind == InvalidationKind::iotlb_domain ||
+                                    invalidation->kind == InvalidationKind::iotlb_page);
     // The others can change a device's view of memory, or interrupt routes.
     return of_iotlb ? 1 : kLook;
 }
@@ -78,8 +79,7 @@ void InvalidationQueue::fetch_all() {
             head < size && tail < size ? fetch(head) : QueueError::tail_out_of_range;
         // What comes after an invalidation that has not taken effect stays in the queue, and is
         // fetched again.
-        if (!std::holds_alternative<InvalidationRequest>(decoded) &&
-            !parts_.invalidator.settled()) {
+        if (!std::holds_alternative<Invalidation>(decoded) && !parts_.invalidator.settled()) {
             return;
         }
         if (const auto* error = std::get_if<QueueError>(&decoded)) {
@@ -89,8 +89,8 @@ void InvalidationQueue::fetch_all() {
         parts_.registers.set64(offset::kInvalidationQueueHead,
                                (head + sizeof(spec::Descriptor)) % size);
         done += weight(decoded);
-        if (const auto* request = std::get_if<InvalidationRequest>(&decoded)) {
-            parts_.invalidator.apply(*request, InvalidationPath::queue);
+        if (const auto* invalidation = std::get_if<Invalidation>(&decoded)) {
+            parts_.invalidator.apply(*invalidation, InvalidationPath::queue);
         } else if (const auto* wait = std::get_if<WaitRequest>(&decoded)) {
             complete(*wait);
         }

@@ -27,7 +27,7 @@
 #include "plugin/vtd/event_interrupt.h"
 #include "plugin/vtd/fault_log.h"
 #include "plugin/vtd/guest_memory.h"
-#include "plugin/vtd/invalidation.h"
+#include "plugin/vtd/invalidator.h"
 #include "plugin/vtd/ports.h"
 #include "plugin/vtd/registers.h"
 

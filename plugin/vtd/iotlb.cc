@@ -190,8 +190,8 @@ void Iotlb::invalidate_domain(DomainId domain) {
     }
 }
 
-void Iotlb::invalidate_pages(DomainId domain, Iova address, unsigned address_mask) {
-    if (address_mask >= kIovaBits - kPageShift) {
+void Iotlb::invalidate_pages(DomainId domain, IovaRange range) {
+    if (range.extent() >> kIovaBits != 0) {
         invalidate_domain(domain);
         return;
     }
@@ -199,25 +199,24 @@ void Iotlb::invalidate_pages(DomainId domain, Iova address, unsigned address_mas
     if (population(domain).load(std::memory_order_seq_cst) == 0) {
         return;
     }
-    const std::uint64_t bytes = kPageSize << address_mask;
-    const Iova first = address.align_down(bytes);
-    if (first.value() >> kIovaBits != 0) {
+    if (range.first.value() >> kIovaBits != 0) {
         return;
     }
     // A range of few pages is looked up page by page, for each page size; a larger one costs less
     // as a pass over all sets.
-    if ((bytes >> kPageShift) * 2 <= sets_.size()) {
+    const std::uint64_t pages = (range.extent() >> kPageShift) + 1;
+    if (pages * 2 <= sets_.size()) {
         for (unsigned level = 1; level <= kLeafLevels; ++level) {
             const std::uint64_t step = level_span(level);
-            for (std::uint64_t offset = 0; offset < bytes; offset += step) {
-                const std::uint64_t tag = tag_for(domain, first + offset, level);
-                drop_if(sets_[set_for(domain, first + offset, level)],
+            for (std::uint64_t offset = 0; offset <= range.extent(); offset += step) {
+                const Iova page = range.first + offset;
+                const std::uint64_t tag = tag_for(domain, page, level);
+                drop_if(sets_[set_for(domain, page, level)],
                         [tag](std::uint64_t held) { return held == tag; });
             }
         }
         return;
     }
-    const IovaRange range{first, first + (bytes - 1)};
     for (Set& set : sets_) {
         drop_if(set, [domain, range](std::uint64_t tag) {
             return domain_of(tag) == domain && range_of(tag).overlaps(range);

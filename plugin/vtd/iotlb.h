@@ -69,9 +69,8 @@ class Iotlb {
     // anew. From any thread; may wait for a fill in progress.
     void invalidate_all();
     void invalidate_domain(DomainId domain);
-    // 2^address_mask pages of 4 KiB, from `address` rounded down to such a block. A mask beyond the
-    // address space means the whole domain.
-    void invalidate_pages(DomainId domain, Iova address, unsigned address_mask);
+    // `range` as IovaRange::pages() makes it.
+    void invalidate_pages(DomainId domain, IovaRange range);
 
     // Entries now held. Exact while no other thread fills or invalidates.
     [[nodiscard]] std::size_t size() const;

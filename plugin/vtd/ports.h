@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "plugin/vtd/types.h"
+#include "plugin/vtd/invalidation.h"
 
 namespace umbra::vtd {
 
@@ -30,25 +30,8 @@ class InvalidationObserver {
   public:
     virtual ~InvalidationObserver() = default;
 
-    virtual void context_global() = 0;
-    virtual void context_domain(DomainId domain) = 0;
-    // `function_mask` 0 to 3: how many low function-number bits (2, then 1, then 0; FM encoding of
-    // specification 6.5.2.1) are ignored when source-ids are compared.
-    virtual void context_device(DomainId domain, SourceId source, unsigned function_mask) = 0;
-
-    virtual void iotlb_global() = 0;
-    virtual void iotlb_domain(DomainId domain) = 0;
-    // 2^address_mask pages of 4 KiB, naturally aligned, from `address`. `leaf_only` is the
-    // invalidation hint IH: no page-table page was freed or changed, only leaves.
-    virtual void iotlb_pages(DomainId domain, Iova address, unsigned address_mask,
-                             bool leaf_only) = 0;
-
-    // A device's own TLB (ATS) must drop `range`.
-    virtual void device_tlb(SourceId source, IovaRange range) = 0;
-
-    virtual void interrupt_entries_global() = 0;
-    // 2^index_mask entries from `first_index`.
-    virtual void interrupt_entries(std::uint16_t first_index, unsigned index_mask) = 0;
+    // `invalidation` is the caller's and lives as long as the call.
+    virtual void invalidated(const Invalidation& invalidation) = 0;
 
     // The guest set or cleared translation (GSTS.TES), or latched a new root table (SRTP) while it
     // was on: everything derived from the tables is void. Also called by reset.

@@ -65,6 +65,17 @@ struct IovaRange {
     Iova last;
 
     static constexpr IovaRange everything() { return {Iova(0), Iova(~std::uint64_t{0})}; }
+    // The naturally aligned block of 2^order pages of 4 KiB around `address`.
+    static constexpr IovaRange pages(Iova address, unsigned order) {
+        if (order >= 64 - kPageShift) {
+            return everything();
+        }
+        const std::uint64_t bytes = kPageSize << order;
+        const Iova first = address.align_down(bytes);
+        return {first, first + (bytes - 1)};
+    }
+    // Size in bytes minus one, which fits into 64 bits for every range.
+    [[nodiscard]] constexpr std::uint64_t extent() const { return last - first; }
     [[nodiscard]] constexpr bool contains(Iova iova) const { return first <= iova && iova <= last; }
     [[nodiscard]] constexpr bool overlaps(IovaRange other) const {
         return first <= other.last && other.first <= last;
@@ -97,6 +108,34 @@ class SourceId {
 
   private:
     std::uint16_t value_ = 0;
+};
+
+// The devices that a command or a table entry names: those whose source-id equals the given one, a
+// few bits of the function number left out of the comparison.
+class SourceMatch {
+  public:
+    constexpr SourceMatch() = default;
+    // The one device `source`.
+    constexpr explicit SourceMatch(SourceId source) : source_(source) {}
+    // `encoding` has two bits, as the fields FM (specification 6.5.2.1) and SQ (9.9) have: 0
+    // compares everything, 1 leaves out function bit 2, 2 leaves out bits 2:1, 3 leaves out bits
+    // 2:0.
+    constexpr SourceMatch(SourceId source, unsigned encoding)
+        : source_(source),
+          ignored_bits_(static_cast<std::uint8_t>(kFunction & ~(kFunction >> (encoding & 3)))) {}
+
+    [[nodiscard]] constexpr SourceId source() const { return source_; }
+    // Mask of the bits of the source-id that are not compared, 0 to 7.
+    [[nodiscard]] constexpr std::uint8_t ignored_bits() const { return ignored_bits_; }
+    [[nodiscard]] constexpr bool covers(SourceId other) const {
+        return ((source_.value() ^ other.value()) & ~unsigned{ignored_bits_}) == 0;
+    }
+
+  private:
+    static constexpr unsigned kFunction = 7;
+
+    SourceId source_;
+    std::uint8_t ignored_bits_ = 0;
 };
 
 // What a DMA wants to do, or what a mapping allows. A bit set; `none` is a valid value for both (a

@@ -77,6 +77,40 @@ constexpr InterruptTable interrupt_table_of(std::uint64_t state) {
             .compatibility_allowed = (state & kCompatibilityAllowed) != 0};
 }
 
+std::optional<Invalidation> decode_context_command(std::uint64_t command) {
+    using namespace spec::context_command;
+    const auto domain = static_cast<DomainId>(command >> kDomainShift);
+    switch (command >> kRequestedShift & 3) {
+        case spec::granularity::kGlobal:
+            return Invalidation::context_global();
+        case spec::granularity::kDomain:
+            return Invalidation::context_domain(domain);
+        case spec::granularity::kDeviceOrPage:
+            return Invalidation::context_device(
+                domain, SourceMatch(SourceId(static_cast<std::uint16_t>(command >> kSourceShift)),
+                                    static_cast<unsigned>(command >> kFunctionMaskShift & 3)));
+        default:
+            return std::nullopt;
+    }
+}
+
+// `address_fields` is the Invalidate Address register.
+std::optional<Invalidation> decode_iotlb_command(std::uint64_t command,
+                                                 std::uint64_t address_fields) {
+    using namespace spec::iotlb_invalidate;
+    const auto domain = static_cast<DomainId>(command >> kDomainShift);
+    switch (command >> kRequestedShift & 3) {
+        case spec::granularity::kGlobal:
+            return Invalidation::iotlb_global();
+        case spec::granularity::kDomain:
+            return Invalidation::iotlb_domain(domain);
+        case spec::granularity::kDeviceOrPage:
+            return decode_pages(domain, address_fields);
+        default:
+            return std::nullopt;
+    }
+}
+
 // True for a read fault. A request that needs both accesses is reported by what it was refused.
 constexpr bool is_read_fault(Access wanted, FaultReason reason) {
     return reason == FaultReason::read_denied ||
@@ -309,19 +343,7 @@ void Unit::context_command_written() {
     if ((command & kInvalidate) == 0) {
         return;
     }
-    const auto requested = static_cast<unsigned>(command >> kRequestedShift & 3);
-    InvalidationRequest request;
-    request.domain = static_cast<DomainId>(command >> kDomainShift);
-    request.source = SourceId(static_cast<std::uint16_t>(command >> kSourceShift));
-    request.function_mask = static_cast<unsigned>(command >> kFunctionMaskShift & 3);
-    // In the order of spec::granularity.
-    constexpr InvalidationKind kKinds[] = {
-        InvalidationKind::context_global, InvalidationKind::context_global,
-        InvalidationKind::context_domain, InvalidationKind::context_device};
-    request.kind = kKinds[requested];
-
-    const bool valid = requested != spec::granularity::kReserved;
-    if (carry_out(request, valid)) {
+    if (carry_out(decode_context_command(command))) {
         pending_.context = true;
         complete_commands();
     } else {
@@ -337,25 +359,7 @@ void Unit::iotlb_command_written() {
     if ((command & kInvalidate) == 0) {
         return;
     }
-    const auto requested = static_cast<unsigned>(command >> kRequestedShift & 3);
-    InvalidationRequest request;
-    request.domain = static_cast<DomainId>(command >> kDomainShift);
-    bool valid = true;
-    switch (requested) {
-        case spec::granularity::kGlobal:
-            request.kind = InvalidationKind::iotlb_global;
-            break;
-        case spec::granularity::kDomain:
-            request.kind = InvalidationKind::iotlb_domain;
-            break;
-        case spec::granularity::kDeviceOrPage:
-            valid = set_pages(request, registers_.get64(offset::kInvalidateAddress));
-            break;
-        default:
-            valid = false;
-            break;
-    }
-    if (carry_out(request, valid)) {
+    if (carry_out(decode_iotlb_command(command, registers_.get64(offset::kInvalidateAddress)))) {
         pending_.iotlb = true;
         complete_commands();
     } else {
@@ -367,15 +371,15 @@ void Unit::iotlb_command_written() {
 
 // While the queue is on, software must not use the command registers. A command that is not valid,
 // or comes then, is ignored and reported with the reserved value as actual granularity.
-bool Unit::carry_out(const InvalidationRequest& request, bool valid) {
+bool Unit::carry_out(const std::optional<Invalidation>& invalidation) {
     const bool queue_on =
         (registers_.get32(offset::kGlobalStatus) & global::kQueuedInvalidation) != 0;
-    if (!valid || queue_on) {
+    if (!invalidation || queue_on) {
         counters_.register_commands_refused.add();
         return false;
     }
     invalidator_.batch_begin();
-    invalidator_.apply(request, InvalidationPath::registers);
+    invalidator_.apply(*invalidation, InvalidationPath::registers);
     invalidator_.barrier();
     invalidator_.batch_end();
     return true;

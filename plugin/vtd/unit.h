@@ -16,6 +16,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <optional>
 
 #include "plugin/vtd/capabilities.h"
 #include "plugin/vtd/context_cache.h"
@@ -27,6 +28,7 @@
 #include "plugin/vtd/interrupt_remapping.h"
 #include "plugin/vtd/invalidation.h"
 #include "plugin/vtd/invalidation_queue.h"
+#include "plugin/vtd/invalidator.h"
 #include "plugin/vtd/iotlb.h"
 #include "plugin/vtd/ports.h"
 #include "plugin/vtd/registers.h"
@@ -165,7 +167,7 @@ class Unit {
     void set_status(std::uint32_t bits, bool on);
     void context_command_written();
     void iotlb_command_written();
-    [[nodiscard]] bool carry_out(const InvalidationRequest& request, bool valid);
+    [[nodiscard]] bool carry_out(const std::optional<Invalidation>& invalidation);
     [[nodiscard]] bool caught_up() const { return observer_ == nullptr || observer_->caught_up(); }
     void adopt(TranslationState translation, InterruptState interrupts);
 

@@ -164,11 +164,11 @@ class Tables {
                 require(!iotlb_.lookup(domain, iova).has_value(), "nothing of the domain is left");
                 break;
             case 2:
-                contexts_.invalidate_device(source, kind >> 6);
+                contexts_.invalidate_devices(SourceMatch(source, kind >> 6));
                 require(!contexts_.lookup(source).present, "nothing of the device is left");
                 break;
             default:
-                iotlb_.invalidate_pages(domain, iova, kind >> 2);
+                iotlb_.invalidate_pages(domain, IovaRange::pages(iova, kind >> 2));
                 require(!iotlb_.lookup(domain, iova).has_value(), "nothing of the page is left");
                 break;
         }

@@ -31,9 +31,9 @@ void BM_InvalidatePage(benchmark::State& state) {
         fill(iotlb, kDomain, static_cast<std::uint64_t>(page));
     }
     // A page that is not held: the entries stay for the next turn.
-    const Iova absent(std::uint64_t{1} << 40);
+    const auto absent = IovaRange::pages(Iova(std::uint64_t{1} << 40), 0);
     for ([[maybe_unused]] auto _ : state) {
-        iotlb.invalidate_pages(kDomain, absent, 0);
+        iotlb.invalidate_pages(kDomain, absent);
     }
 }
 BENCHMARK(BM_InvalidatePage)->ArgName("held")->Arg(0)->Arg(2048);
@@ -45,9 +45,9 @@ void BM_InvalidateRange(benchmark::State& state) {
     for (std::int64_t page = 0; page < state.range(0); ++page) {
         fill(iotlb, kDomain, static_cast<std::uint64_t>(page));
     }
-    const Iova absent(std::uint64_t{1} << 40);
+    const auto absent = IovaRange::pages(Iova(std::uint64_t{1} << 40), kAddressMask);
     for ([[maybe_unused]] auto _ : state) {
-        iotlb.invalidate_pages(kDomain, absent, kAddressMask);
+        iotlb.invalidate_pages(kDomain, absent);
     }
 }
 BENCHMARK(BM_InvalidateRange)->ArgName("held")->Arg(0)->Arg(2048);

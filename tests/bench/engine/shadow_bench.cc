@@ -21,6 +21,7 @@ namespace {
 
 constexpr vtd::EntryFormat kFormat{48, false};
 constexpr DomainId kDomain{1};
+constexpr vtd::Invalidation kWholeDomain = vtd::Invalidation::iotlb_domain(kDomain);
 constexpr Gpa kRam{0x10'0000'0000};
 constexpr std::uint64_t kRamBytes = std::uint64_t{64} << 30;
 constexpr std::uint64_t kNoDeadline = ~std::uint64_t{0};
@@ -206,7 +207,7 @@ void domain_sync_nothing_changed(benchmark::State& state) {
     const auto pages = static_cast<std::size_t>(state.range(0));
     Guest guest(pages, static_cast<Layout>(state.range(1)));
     for ([[maybe_unused]] auto _ : state) {
-        guest.manager().iotlb_domain(kDomain);
+        guest.manager().invalidated(kWholeDomain);
     }
     const auto& sync = guest.manager().counters().sync;
     state.counters["mirror/tables"] =
@@ -224,12 +225,12 @@ void scattered_unmaps_and_domain_sync(benchmark::State& state) {
         for (std::size_t i = 0; i < kUnmaps; ++i) {
             guest.unmap(i * (pages / kUnmaps));
         }
-        guest.manager().iotlb_domain(kDomain);
+        guest.manager().invalidated(kWholeDomain);
         state.PauseTiming();
         for (std::size_t i = 0; i < kUnmaps; ++i) {
             guest.map(i * (pages / kUnmaps));
         }
-        guest.manager().iotlb_domain(kDomain);
+        guest.manager().invalidated(kWholeDomain);
         state.ResumeTiming();
     }
     state.counters["calls"] =
@@ -247,15 +248,17 @@ void page_sync_map_and_unmap(benchmark::State& state) {
     Guest guest(kMapped, static_cast<Layout>(state.range(1)));
     // Somewhere in the middle.
     const std::size_t first = kMapped / 2;
+    const auto pages_changed =
+        vtd::Invalidation::iotlb_page(kDomain, IovaRange::pages(Guest::iova(first), mask), true);
     for ([[maybe_unused]] auto _ : state) {
         for (std::size_t page = first; page < first + pages; ++page) {
             guest.unmap(page);
         }
-        guest.manager().iotlb_pages(kDomain, Guest::iova(first), mask, true);
+        guest.manager().invalidated(pages_changed);
         for (std::size_t page = first; page < first + pages; ++page) {
             guest.map(page);
         }
-        guest.manager().iotlb_pages(kDomain, Guest::iova(first), mask, true);
+        guest.manager().invalidated(pages_changed);
     }
 }
 

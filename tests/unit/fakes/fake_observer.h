@@ -3,6 +3,7 @@
 // Writes down every call of the unit's observer.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <string>
 
@@ -13,29 +14,12 @@ namespace umbra::testing {
 
 class FakeObserver : public vtd::InvalidationObserver {
   public:
-    // Lines are the function's name and its arguments, numbers in hexadecimal.
+    // Lines are the function's name or the invalidation's kind, and the arguments: numbers in
+    // hexadecimal.
     explicit FakeObserver(Journal& journal) : journal_(journal) {}
 
-    void context_global() override { note("context_global"); }
-    void context_domain(DomainId domain) override { note("context_domain " + text(domain)); }
-    void context_device(DomainId domain, SourceId source, unsigned function_mask) override {
-        note("context_device " + text(domain) + " " + hex(source.value()) + " " +
-             hex(function_mask));
-    }
-    void iotlb_global() override { note("iotlb_global"); }
-    void iotlb_domain(DomainId domain) override { note("iotlb_domain " + text(domain)); }
-    void iotlb_pages(DomainId domain, Iova address, unsigned address_mask,
-                     bool leaf_only) override {
-        note("iotlb_pages " + text(domain) + " " + hex(address.value()) + " " + hex(address_mask) +
-             (leaf_only ? " leaf_only" : ""));
-    }
-    void device_tlb(SourceId source, IovaRange range) override {
-        note("device_tlb " + hex(source.value()) + " " + hex(range.first.value()) + " " +
-             hex(range.last.value()));
-    }
-    void interrupt_entries_global() override { note("interrupt_entries_global"); }
-    void interrupt_entries(std::uint16_t first_index, unsigned index_mask) override {
-        note("interrupt_entries " + hex(first_index) + " " + hex(index_mask));
+    void invalidated(const vtd::Invalidation& invalidation) override {
+        note(describe(invalidation));
     }
     void translation_changed(bool enabled) override {
         note(enabled ? "translation on" : "translation off");
@@ -48,6 +32,37 @@ class FakeObserver : public vtd::InvalidationObserver {
     void batch_end() override { note("end"); }
 
   private:
+    static std::string describe(const vtd::Invalidation& what) {
+        const std::string domain = " " + text(what.domain);
+        const std::string source = " " + hex(what.devices.source().value());
+        switch (what.kind) {
+            case vtd::InvalidationKind::context_global:
+                return "context_global";
+            case vtd::InvalidationKind::context_domain:
+                return "context_domain" + domain;
+            case vtd::InvalidationKind::context_device:
+                // The field FM counts the function bits that are ignored.
+                return "context_device" + domain + source + " " +
+                       hex(static_cast<unsigned>(std::popcount(what.devices.ignored_bits())));
+            case vtd::InvalidationKind::iotlb_global:
+                return "iotlb_global";
+            case vtd::InvalidationKind::iotlb_domain:
+                return "iotlb_domain" + domain;
+            case vtd::InvalidationKind::iotlb_page:
+                return "iotlb_pages" + domain + " " + hex(what.range.first.value()) + " " +
+                       hex(static_cast<unsigned>(std::countr_one(what.range.extent())) -
+                           kPageShift) +
+                       (what.leaf_only ? " leaf_only" : "");
+            case vtd::InvalidationKind::device_tlb:
+                return "device_tlb" + source + " " + hex(what.range.first.value()) + " " +
+                       hex(what.range.last.value());
+            case vtd::InvalidationKind::interrupt_global:
+                return "interrupt_entries_global";
+            case vtd::InvalidationKind::interrupt_index:
+                return "interrupt_entries " + hex(what.first_index) + " " + hex(what.index_mask);
+        }
+        return "unknown";
+    }
     static std::string text(DomainId domain) { return hex(static_cast<std::uint16_t>(domain)); }
     void note(std::string line) { journal_.push_back(std::move(line)); }
 

@@ -66,6 +66,24 @@ class TableMemory final : public GuestMemory {
     std::uint64_t generation_ = 0;
 };
 
+// A manager with one function for each kind of invalidation.
+class InvalidatedManager final : public shadow::Manager {
+  public:
+    using Manager::Manager;
+
+    void context_global() { invalidated(vtd::Invalidation::context_global()); }
+    void context_domain(DomainId domain) { invalidated(vtd::Invalidation::context_domain(domain)); }
+    void context_device(DomainId domain, SourceId source, unsigned function_mask) {
+        invalidated(vtd::Invalidation::context_device(domain, SourceMatch(source, function_mask)));
+    }
+    void iotlb_global() { invalidated(vtd::Invalidation::iotlb_global()); }
+    void iotlb_domain(DomainId domain) { invalidated(vtd::Invalidation::iotlb_domain(domain)); }
+    void iotlb_pages(DomainId domain, Iova address, unsigned address_mask, bool leaf_only) {
+        invalidated(vtd::Invalidation::iotlb_page(domain, IovaRange::pages(address, address_mask),
+                                                  leaf_only));
+    }
+};
+
 class FakeRamMap final : public shadow::RamMap {
   public:
     [[nodiscard]] std::uint64_t generation() const override { return generation_; }
@@ -185,7 +203,7 @@ class FakeMachine {
     FakeContexts contexts;
     FakeEvents events;
     FakeClock clock;
-    shadow::Manager manager;
+    InvalidatedManager manager;
 };
 
 }  // namespace umbra::testing

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cstdint>
 #include <optional>
 #include <variant>
@@ -25,14 +26,40 @@ std::optional<QueueError> error_of(const Descriptor& descriptor,
     return error == nullptr ? std::nullopt : std::optional(*error);
 }
 
-InvalidationRequest request_of(const Descriptor& descriptor) {
+// What a descriptor asks for, in the terms of its fields.
+struct Request {
+    InvalidationKind kind = InvalidationKind::context_global;
+    DomainId domain{};
+    SourceId source;
+    unsigned function_mask = 0;  // FM
+    Iova address;
+    unsigned address_mask = 0;  // AM
+    bool leaf_only = false;
+    IovaRange range{};
+    std::uint16_t first_index = 0;
+    unsigned index_mask = 0;
+};
+
+Request request_of(const Descriptor& descriptor) {
     const DecodedDescriptor decoded = decode(descriptor, everything());
-    const auto* request = std::get_if<InvalidationRequest>(&decoded);
-    if (request == nullptr) {
+    const auto* invalidation = std::get_if<Invalidation>(&decoded);
+    if (invalidation == nullptr) {
         ADD_FAILURE() << "not decoded as an invalidation";
         return {};
     }
-    return *request;
+    const IovaRange range = invalidation->range;
+    return {
+        .kind = invalidation->kind,
+        .domain = invalidation->domain,
+        .source = invalidation->devices.source(),
+        .function_mask = static_cast<unsigned>(std::popcount(invalidation->devices.ignored_bits())),
+        .address = range.first,
+        .address_mask =
+            static_cast<unsigned>(std::popcount((range.last - range.first) / kPageSize)),
+        .leaf_only = invalidation->leaf_only,
+        .range = range,
+        .first_index = invalidation->first_index,
+        .index_mask = invalidation->index_mask};
 }
 
 // Bits `high` to `low`.
@@ -128,8 +155,7 @@ TEST(Descriptor, TypesOfAbsentCapabilitiesAreRefused) {
 }
 
 TEST(Descriptor, ContextCacheFields) {
-    const InvalidationRequest request =
-        request_of({0x31 | 0xbeefULL << 16 | 0x1234ULL << 32 | 2ULL << 48, 0});
+    const Request request = request_of({0x31 | 0xbeefULL << 16 | 0x1234ULL << 32 | 2ULL << 48, 0});
     EXPECT_EQ(request.kind, InvalidationKind::context_device);
     EXPECT_EQ(request.domain, DomainId{0xbeef});
     EXPECT_EQ(request.source, SourceId(0x1234));
@@ -140,7 +166,7 @@ TEST(Descriptor, ContextCacheFields) {
 }
 
 TEST(Descriptor, IotlbFields) {
-    const InvalidationRequest request =
+    const Request request =
         request_of({0x32 | 0xffffULL << 16 | 3 << 6, 0x0000'7fff'ffff'f000 | 1 << 6});
     EXPECT_EQ(request.kind, InvalidationKind::iotlb_page);
     EXPECT_EQ(request.domain, DomainId{0xffff});
@@ -159,7 +185,7 @@ TEST(Descriptor, AddressMaskUpToMamvAndNoFurther) {
             EXPECT_EQ(error_of(descriptor), QueueError::reserved_field) << mask;
             continue;
         }
-        const InvalidationRequest request = request_of(descriptor);
+        const Request request = request_of(descriptor);
         EXPECT_EQ(request.address_mask, mask);
         EXPECT_EQ(request.address.value(),
                   0x0000'1234'5678'9000 & ~((std::uint64_t{0x1000} << mask) - 1));
@@ -190,7 +216,7 @@ TEST(Descriptor, InterruptEntryFields) {
             EXPECT_EQ(error_of(descriptor), QueueError::reserved_field) << mask;
             continue;
         }
-        const InvalidationRequest request = request_of(descriptor);
+        const Request request = request_of(descriptor);
         EXPECT_EQ(request.kind, InvalidationKind::interrupt_index);
         EXPECT_EQ(request.index_mask, mask);
         EXPECT_EQ(request.first_index, (0xffffU << mask) & 0xffffU);

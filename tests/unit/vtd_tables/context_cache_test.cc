@@ -86,7 +86,7 @@ TEST(ContextCache, FunctionMaskIgnoresBitsFromTheHighestDown) {
         }
         // 0x1fff and its like were displaced by 0xffff: the last eight buses' worth remain.
         const unsigned target = 0xe0fd;
-        cache.invalidate_device(source(target), mask);
+        cache.invalidate_devices(SourceMatch(source(target), mask));
         for (unsigned value = 0xe000; value < 0x10000; ++value) {
             const bool covered = ((value ^ target) & ~ignored[mask]) == 0;
             ASSERT_EQ(cache.lookup(source(value)).present, !covered) << value << " mask " << mask;
@@ -116,7 +116,7 @@ TEST(ContextCache, InvalidatesExactlyWhatIsNamed) {
         } else if (choice < 90) {
             const unsigned mask = random() % 4;
             const unsigned ignored = mask == 0 ? 0 : mask == 1 ? 4 : mask == 2 ? 6 : 7;
-            cache.invalidate_device(device, mask);
+            cache.invalidate_devices(SourceMatch(device, mask));
             forget([&](SourceId other, const ContextLookup&) {
                 return ((other.value() ^ device.value()) & ~ignored) == 0;
             });
@@ -188,7 +188,7 @@ TEST(ContextCache, NoStaleEntrySurvivesAnInvalidationUnderConcurrentFills) {
             std::this_thread::yield();
         }
         guest = version;
-        cache.invalidate_device(device, 0);
+        cache.invalidate_devices(SourceMatch(device, 0));
         floor = version;
     }
     for (auto& thread : threads) {

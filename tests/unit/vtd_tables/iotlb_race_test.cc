@@ -78,7 +78,7 @@ TEST_P(IotlbRace, NothingStaleIsFoundAfterAnInvalidation) {
         table[page] = change;
         switch (GetParam()) {
             case Granularity::page:
-                iotlb.invalidate_pages(kDomain, Iova(page * kPageSize), 0);
+                iotlb.invalidate_pages(kDomain, IovaRange::pages(Iova(page * kPageSize), 0));
                 break;
             case Granularity::domain:
                 iotlb.invalidate_domain(kDomain);

@@ -82,7 +82,7 @@ TEST(Iotlb, AddressesBeyondTheWidestTableAreNeverFound) {
     fill(iotlb, kDomain, Iova(0x1000), leaf(1, Gpa(0x9000)));
     for (unsigned bit = 48; bit < 64; ++bit) {
         EXPECT_FALSE(iotlb.lookup(kDomain, Iova(0x1000 | 1ull << bit)).has_value());
-        iotlb.invalidate_pages(kDomain, Iova(0x1000 | 1ull << bit), 0);
+        iotlb.invalidate_pages(kDomain, IovaRange::pages(Iova(0x1000 | 1ull << bit), 0));
         EXPECT_TRUE(iotlb.lookup(kDomain, Iova(0x1000)).has_value());
     }
 }
@@ -96,7 +96,7 @@ TEST(Iotlb, DropsAFillThatAnyInvalidationOvertook) {
         } else if (kind == 1) {
             iotlb.invalidate_domain(kDomain);
         } else {
-            iotlb.invalidate_pages(kDomain, Iova(0x1000), 0);
+            iotlb.invalidate_pages(kDomain, IovaRange::pages(Iova(0x1000), 0));
         }
         iotlb.insert(kDomain, Iova(0x1000), leaf(1, Gpa(0x9000)), before);
         EXPECT_FALSE(iotlb.lookup(kDomain, Iova(0x1000)).has_value());
@@ -111,10 +111,10 @@ TEST(Iotlb, AnyRangeThatTouchesALargePageDropsIt) {
         for (const std::uint64_t offset : {std::uint64_t{0}, span / 2, span - kPageSize}) {
             Iotlb iotlb;
             fill(iotlb, kDomain, page, leaf(level, Gpa(0)));
-            iotlb.invalidate_pages(kDomain, page - kPageSize, 0);
-            iotlb.invalidate_pages(kDomain, page + span, 0);
+            iotlb.invalidate_pages(kDomain, IovaRange::pages(page - kPageSize, 0));
+            iotlb.invalidate_pages(kDomain, IovaRange::pages(page + span, 0));
             EXPECT_EQ(iotlb.size(), 1u);
-            iotlb.invalidate_pages(kDomain, page + offset, 0);
+            iotlb.invalidate_pages(kDomain, IovaRange::pages(page + offset, 0));
             EXPECT_EQ(iotlb.size(), 0u);
             EXPECT_FALSE(iotlb.lookup(kDomain, page).has_value());
         }
@@ -126,7 +126,7 @@ TEST(Iotlb, AnAddressMaskRoundsTheAddressDown) {
     for (unsigned page = 0; page < 32; ++page) {
         fill(iotlb, kDomain, Iova(page * kPageSize), leaf(1, Gpa(0x100000 + page * kPageSize)));
     }
-    iotlb.invalidate_pages(kDomain, Iova(13 * kPageSize), 3);
+    iotlb.invalidate_pages(kDomain, IovaRange::pages(Iova(13 * kPageSize), 3));
     for (unsigned page = 0; page < 32; ++page) {
         const bool covered = page >= 8 && page < 16;
         EXPECT_EQ(iotlb.lookup(kDomain, Iova(page * kPageSize)).has_value(), !covered) << page;
@@ -139,7 +139,7 @@ TEST(Iotlb, MasksBeyondTheAddressSpaceMeanTheWholeDomain) {
         fill(iotlb, kDomain, Iova(0x1000), leaf(1, Gpa(0x9000)));
         fill(iotlb, kDomain, Iova(1ull << 47), leaf(3, Gpa(0)));
         fill(iotlb, DomainId{8}, Iova(0x1000), leaf(1, Gpa(0x9000)));
-        iotlb.invalidate_pages(kDomain, Iova(0x5000), mask);
+        iotlb.invalidate_pages(kDomain, IovaRange::pages(Iova(0x5000), mask));
         EXPECT_EQ(iotlb.size(), 1u);
         EXPECT_TRUE(iotlb.lookup(DomainId{8}, Iova(0x1000)).has_value());
     }
@@ -204,7 +204,7 @@ TEST_P(IotlbAgainstModel, FindsWhatItMustAndNothingElse) {
             model[{domain, level, iova.value() / span}] = target;
         } else if (choice < 985) {
             const unsigned mask = random_() % 24;
-            iotlb.invalidate_pages(DomainId{domain}, iova, mask);
+            iotlb.invalidate_pages(DomainId{domain}, IovaRange::pages(iova, mask));
             const std::uint64_t bytes = kPageSize << mask;
             const std::uint64_t first = iova.value() / bytes * bytes;
             forget([&](const Key& key) {
