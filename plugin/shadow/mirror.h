@@ -2,14 +2,16 @@
 //
 // The mirror of one guest domain's second-stage tables, as of the last sync of each part.
 //
-// A Table stands for one table page at one place of the tree, so its key is what it translates (an
-// IOVA and a level), not where the guest keeps it: a page that the guest links in at two places is
-// mirrored twice, and a page that the guest replaces by another one is compared with it. `copy`
-// holds the entries that were last taken over. An entry that could not be taken over (a budget is
-// used up, a table that is no RAM) is 0 in the copy, so every later comparison finds it again.
+// A Table stands for one place of the tree, named by the IOVAs that it translates and by its level.
+// The address of the guest's page is no part of that name. A page that the guest links in at two
+// places is mirrored twice, and a page that replaces another one is compared with the same copy.
 //
-// What the host is meant to have mapped follows from the mirror alone: the leaf entries of the
-// copies, with the permission of the path to them, resolved in the current snapshot of guest RAM.
+// `copy` holds the entries that were taken over last. An entry that could not be taken over is 0
+// there, because a budget is used up or because its table is not in RAM. Every later comparison
+// finds it again.
+//
+// The host is meant to have mapped each leaf entry of the copies, with the access that the path to
+// it grants, at the host memory that the current snapshot of guest RAM gives for its address.
 //
 // Threading: one thread at a time.
 #pragma once
@@ -29,30 +31,30 @@ namespace umbra::shadow {
 
 struct Table;
 
-// Tables below a table, in order of their slots. Small, because most tables above the lowest level
-// have few, and because there are few of those.
+// The tables below a table, in order of their slots. Most tables above the lowest level have few,
+// so the list is short.
 struct Children {
     EntryBitmap present;
     std::vector<Table*> list;  // one for each set bit
 };
 
 struct alignas(64) Table {
-    // What a sync of an unchanged domain reads of it.
+    // A sync of an unchanged domain reads these first members only.
     const std::uint64_t* guest = nullptr;  // the guest's page; null while it is not in RAM
     std::uint64_t* copy = nullptr;
-    std::unique_ptr<Children> children;  // null if there is none
-    std::uint16_t leaves = 0;            // leaf entries in `copy`
-    std::uint16_t slot = 0;              // in the parent
+    std::unique_ptr<Children> children;  // null if no table is below this one
+    std::uint16_t leaves = 0;            // number of leaf entries in `copy`
+    std::uint16_t slot = 0;              // of the parent's entry that leads here
     std::uint8_t level = 0;
-    Access access =
-        Access::none;             // what the entries above grant together, as its leaves are mapped
-    bool access_changed = false;  // they grant something else by now; a sync has yet to follow
+    // What the entries above this table granted together when its leaves were mapped.
+    Access access = Access::none;
+    bool access_changed = false;  // the entries above grant something else, not applied yet
 
     Table* parent = nullptr;
     Gpa address;  // of the guest's page
-    Iova base;    // first IOVA that it translates
+    Iova base;    // first IOVA that the table translates
 
-    // Bit i: leaf i belongs to the same host mapping as the leaf before it in IOVA order.
+    // Bit i: leaf i belongs to the same host mapping as the leaf before it in order of IOVA.
     EntryBitmap joined;
 
     [[nodiscard]] std::uint64_t entry_bytes() const { return vtd::level_span(level); }
@@ -62,7 +64,12 @@ struct alignas(64) Table {
                    ? children->list[children->present.rank(index)]
                    : nullptr;
     }
-    // Last IOVA that it translates.
+    // The IOVAs that one entry translates.
+    [[nodiscard]] IovaRange entry_range(unsigned index) const {
+        return {entry_iova(index), entry_iova(index) + (entry_bytes() - 1)};
+    }
+    // The IOVAs that the table translates, and the last one of them.
+    [[nodiscard]] IovaRange range() const { return {base, last()}; }
     [[nodiscard]] Iova last() const { return base + (kEntriesPerTable * entry_bytes() - 1); }
 };
 static_assert(sizeof(Table) == 128, "part of the memory budget of a mirrored page");
@@ -78,7 +85,7 @@ struct LeafRef {
     [[nodiscard]] bool joined() const { return table->joined.test(slot); }
 };
 
-// How many tables there may be; shared by all domains of a unit.
+// How many tables all domains of a unit may have together.
 struct TableBudget {
     std::uint32_t limit = 0;
     std::uint32_t used = 0;
@@ -86,8 +93,8 @@ struct TableBudget {
 
 class Mirror {
   public:
-    // `arena`, `unit_budget` and `memory` outlive the mirror. The top-level table is there from the
-    // start, with an empty copy, even if the budgets are used up.
+    // `arena`, `unit_budget` and `memory` outlive the mirror. The mirror begins with the top-level
+    // table and an empty copy of it, even if the budgets are used up.
     Mirror(const GuestMemory& memory, PageArena& arena, TableBudget& unit_budget,
            std::uint32_t domain_limit, vtd::EntryFormat format, Gpa root, unsigned levels);
     ~Mirror();
@@ -97,38 +104,43 @@ class Mirror {
     [[nodiscard]] Table& root() const { return *root_; }
     [[nodiscard]] const vtd::EntryFormat& format() const { return format_; }
     [[nodiscard]] std::uint32_t tables() const { return tables_; }
-    // Copies and all that describes them.
+    // Memory of the copies and of all that describes them.
     [[nodiscard]] std::uint64_t bytes() const;
 
-    // Looks up where the guest's pages are again, if guest memory has changed its generation.
+    // Looks up the guest's pages again if guest memory has another generation than last time.
     void refresh_pointers();
     [[nodiscard]] const std::uint64_t* guest_page(Gpa address) const;
 
     enum class Refusal : std::uint8_t { none, not_ram, loop };
-    // Whether the guest's page `address` can become a table below `parent`.
+    // Why the guest's page `address` cannot become a table below `parent`, if it cannot.
     [[nodiscard]] Refusal refusal(const Table& parent, Gpa address) const;
     [[nodiscard]] bool budget_left() const {
         return tables_ < domain_limit_ && unit_budget_.used < unit_budget_.limit;
     }
-    // Adds a table with an empty copy below entry `slot` of `parent`, which has none there.
+    // Adds a table with an empty copy below entry `slot` of `parent`, where no table is yet.
     // nullptr if a budget or the host's memory is used up.
     [[nodiscard]] Table* add_child(Table& parent, unsigned slot, Gpa address, Access access);
-    // Takes away a table without tables below it.
+    // Removes a table that has no tables below it.
     void remove(Table& table);
 
-    // The leaf that translates `iova`, if there is one.
+    // The leaf that translates `iova`; no leaf if nothing does.
     [[nodiscard]] LeafRef leaf_at(Iova iova) const;
-    // The table of `level` that translates `iova`, if there is one.
+    // The table that translates `iova` at `level`; nullptr if there is none.
     [[nodiscard]] Table* table_at(Iova iova, unsigned level) const;
     // Whether any leaf translates any IOVA in `range`.
     [[nodiscard]] bool any_leaf(IovaRange range) const { return any_leaf_below(*root_, range); }
+    // The entry at `slot` of the copy.
+    [[nodiscard]] vtd::DecodedEntry entry(const Table& table, unsigned slot) const {
+        return format_.decode(table.level, table.copy[slot]);
+    }
     [[nodiscard]] bool is_leaf(const Table& table, unsigned slot) const {
-        return format_.decode(table.level, table.copy[slot]).kind == vtd::DecodedEntry::Kind::leaf;
+        return entry(table, slot).kind == vtd::DecodedEntry::Kind::leaf;
     }
 
-    // The run of joined leaves around `leaf`: everything that was mapped by the same host call.
+    // A run is a leaf and all leaves that are joined to it: the leaves of one host mapping.
+    // The first leaf of the run that `leaf` is in.
     [[nodiscard]] LeafRef first_of_run(LeafRef leaf) const;
-    // End (exclusive) of the run from `leaf` on.
+    // The first IOVA after the run that `leaf` is in.
     [[nodiscard]] Iova end_of_run(LeafRef leaf) const;
 
     // Calls `visit(LeafRef)` for every leaf that starts in `range`, in order of IOVA.

@@ -20,8 +20,8 @@ void Plan::build(std::span<const Removal> removals, const Mirror& mirror, const 
 }
 
 void Plan::add_part(const Removal& removal, const Mirror& mirror, const RamSnapshot& ram) {
-    // The rest after the part before can be the very stretch of the mapping that this removal ends:
-    // then both cut the same mapping, and it is one part.
+    // This removal can begin where a rest of the part before ends. Then both removals cut the same
+    // mapping, and belong to one part.
     const bool same_mapping = removal.joined_before && !parts_.empty() &&
                               parts_.back().rests != 0 && parts_.back().end() == removal.iova;
     if (!same_mapping) {
@@ -51,11 +51,10 @@ void Plan::add_part(const Removal& removal, const Mirror& mirror, const RamSnaps
 
 void Plan::add_rest(LeafRef first, Iova end, bool first_of_mapping, UnmapPart& part,
                     const Mirror& mirror, const RamSnapshot& ram) {
-    const vtd::DecodedEntry leaf =
-        mirror.format().decode(first.table->level, first.table->copy[first.slot]);
+    const vtd::DecodedEntry leaf = mirror.entry(*first.table, first.slot);
     const std::uint64_t bytes = end - first.iova();
-    // Leaves are only joined inside one run of RAM, and with the same access. When RAM changes,
-    // runs for which that is not true any more are mapped anew first.
+    // All leaves of a rest lie in one run of RAM and have the same access, because only such leaves
+    // are joined. When RAM changes, RamFollower first maps anew those that it divides.
     const RamPiece piece = ram.whole(leaf.address, bytes, leaf.access & first.table->access);
     part.mapped_bytes += bytes;
     rests_.push_back(

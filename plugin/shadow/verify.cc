@@ -197,28 +197,27 @@ std::string Difference::to_string() const {
            (kind == Kind::pending ? " (pending)" : " (error)");
 }
 
-DomainVerifier::DomainVerifier(const AddressSpace& space, const UnitResources& unit)
-    : space_(space), unit_(unit) {}
+DomainVerifier::DomainVerifier(const Domain& domain, const UnitResources& unit)
+    : domain_(domain), unit_(unit) {}
 
 void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verification& result) {
     RamSnapshot ram_now;
     RamSnapshot before;
     ram_now.update(unit_.ram, before);
     GuestWalk walk(unit_.memory, ram_now, unit_.format, unit_.options);
-    walk.walk(space_.key().root, space_.key().levels, Iova(0), Access::read_write);
+    walk.walk(domain_.key().root, domain_.key().levels, Iova(0), Access::read_write);
     result.complete = result.complete && walk.complete();
 
     // What the host is meant to have since the last invalidations.
     Extents meant;
-    const Mirror& mirror = space_.mirror();
+    const Mirror& mirror = domain_.mirror();
     mirror.leaves(IovaRange::everything(), [&](LeafRef leaf) {
         if (binding.is_put_off(leaf)) {
             return;  // the guest still waits for it
         }
-        const DecodedEntry entry =
-            unit_.format.decode(leaf.table->level, leaf.table->copy[leaf.slot]);
+        const DecodedEntry entry = mirror.entry(*leaf.table, leaf.slot);
         meant.add(leaf.iova(), leaf.bytes(), entry.address, entry.access & leaf.table->access,
-                  space_.ram());
+                  domain_.ram());
     });
     Extents has;
     const auto add = [&](const HostMapping& mapping) { has.add(mapping); };
@@ -227,7 +226,7 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
         binding.visit_mappings(add);
     }
 
-    Findings findings(space_.key().domain, source);
+    Findings findings(domain_.key().domain, source);
     Cursor guest_cursor(walk.found());
     Cursor meant_cursor(meant);
     Cursor host_cursor(has);

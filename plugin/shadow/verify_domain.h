@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// The part of verification (see verify.h) that looks into one domain.
+// The part of verification that looks into one domain (see verify.h).
 #pragma once
 
-#include "plugin/shadow/address_space.h"
+#include "plugin/shadow/domain.h"
 #include "plugin/shadow/host_binding.h"
 #include "plugin/shadow/verify.h"
 
@@ -11,15 +11,15 @@ namespace umbra::shadow {
 
 class DomainVerifier {
   public:
-    // Both outlive the object, which is used at once.
-    DomainVerifier(const AddressSpace& space, const UnitResources& unit);
+    // Both outlive the object.
+    DomainVerifier(const Domain& domain, const UnitResources& unit);
 
-    // Compares the guest's tables with what is mapped on the host for one device of the domain, and
-    // adds what it finds to `result`.
+    // Compares the guest's tables with the host mappings of one device of the domain, and adds the
+    // differences to `result`.
     void verify(const HostBinding& binding, SourceId source, Verification& result);
 
   private:
-    const AddressSpace& space_;
+    const Domain& domain_;
     const UnitResources& unit_;
 };
 

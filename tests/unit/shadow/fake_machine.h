@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -160,9 +161,16 @@ class FakeEvents final : public shadow::Events {
 // Stands still unless told to move, or moves by a fixed step at each look.
 class FakeClock final : public shadow::Clock {
   public:
-    [[nodiscard]] std::uint64_t now_ns() const override { return now += step; }
+    [[nodiscard]] std::uint64_t now_ns() const override {
+        if (at_look) {
+            at_look();
+        }
+        return now += step;
+    }
     mutable std::uint64_t now = 1000;
     std::uint64_t step = 0;
+    // Called at each look, so in the middle of syncs.
+    std::function<void()> at_look;
 };
 
 class FakeDevice final : public shadow::Device {

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/shadow/domain.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "plugin/shadow/table_sync.h"
+
+namespace umbra::shadow {
+namespace {
+
+void add(telemetry::SyncCounters& sum, const telemetry::SyncCounters& part) {
+    sum.tables_compared += part.tables_compared;
+    sum.tables_skipped += part.tables_skipped;
+    sum.entries_changed += part.entries_changed;
+    sum.leaves_mapped += part.leaves_mapped;
+    sum.leaves_unmapped += part.leaves_unmapped;
+    sum.pages_mapped += part.pages_mapped;
+    sum.pages_unmapped += part.pages_unmapped;
+    sum.resizes += part.resizes;
+    sum.invalid_entries += part.invalid_entries;
+    sum.not_ram += part.not_ram;
+    sum.refused_mappings += part.refused_mappings;
+    sum.refused_tables += part.refused_tables;
+    sum.loops += part.loops;
+}
+
+// Sets a value "as of now" of one domain to `now`, and moves the unit's sum over all domains along.
+void move_gauge(std::uint64_t& domain, std::uint64_t& unit, std::uint64_t now) {
+    unit += now - domain;
+    domain = now;
+}
+
+}  // namespace
+
+Domain::Domain(const DomainKey& key, UnitResources& unit)
+    : key_(key),
+      unit_(unit),
+      leaves_{Mirror(unit.memory, unit.arena, unit.tables, unit.options.max_tables_domain,
+                     unit.format, key.root, key.levels)},
+      log_(unit.events, unit.throttle, key.domain, unit.options.on_map_error) {
+    RamSnapshot none;
+    leaves_.ram.update(unit.ram, none);
+}
+
+Domain::~Domain() {
+    telemetry::SyncCounters& domain = counters_.sync;
+    telemetry::SyncCounters& unit = unit_.counters.sync;
+    move_gauge(domain.leaves, unit.leaves, 0);
+    move_gauge(domain.tables, unit.tables, 0);
+    move_gauge(domain.mirror_bytes, unit.mirror_bytes, 0);
+}
+
+// ---- Devices ----
+
+void Domain::attach(HostBinding& binding) {
+    bindings_.add(binding);
+    binding.join(leaves_.mirror, leaves_.ram, log_, counters_.host);
+    bindings_.look();
+}
+
+void Domain::forget(HostBinding& binding) {
+    binding.forget();
+    bindings_.look();
+}
+
+void Domain::detach(HostBinding& binding) {
+    bindings_.remove(binding);
+    binding.leave();
+    bindings_.look();
+    if (binding.has_stuck() && !bindings_.any_stuck()) {
+        log_.forget(Trouble::unmap_refused);
+    }
+    heal_calls();
+}
+
+// ---- A job ----
+
+bool Domain::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns) {
+    const std::uint64_t start = now_ns;
+    SyncRun run{.unit = unit_,
+                .leaves = leaves_,
+                .log = log_,
+                .slice = Slice(unit_.clock, deadline_ns, unit_.options.tables_per_look)};
+    DeltaBuilder delta(run, bindings_);
+    if (bindings_.any_missing() || bindings_.any_stuck()) {
+        bindings_.look();
+    }
+    leaves_.mirror.refresh_pointers();
+    ram_follower_.follow(run, delta);
+    if (job.phase == SyncJob::Phase::begin) {
+        begin(job, run);
+    }
+    const bool done = advance(job, run, delta);
+
+    now_ns = unit_.clock.now_ns();
+    const std::uint64_t total = now_ns - start;
+    job.host_ns += run.slice.host_ns();
+    job.compare_ns += total - std::min(total, run.slice.host_ns());
+    job.refused_mappings += run.tally.refused_mappings;
+    job.refused_tables += run.tally.refused_tables;
+    job.loops += run.tally.loops;
+    account(run.tally);
+    if (done) {
+        finish(job);
+    }
+    return done;
+}
+
+void Domain::begin(SyncJob& job, SyncRun& run) {
+    if (job.trigger == telemetry::SyncTrigger::page) {
+        std::swap(ranges_, waiting_);
+        waiting_.clear();
+        ranges_.normalise();
+    } else {
+        ranges_.set_everything();
+    }
+    bindings_.begin_job();
+    if (bindings_.any_missing() || bindings_.any_stuck()) {
+        bindings_.retry_unmaps(ranges_, run.slice);
+    }
+    job.cursor = ranges_[0].first;
+    job.phase = job.walk ? SyncJob::Phase::walk : SyncJob::Phase::retry;
+}
+
+bool Domain::advance(SyncJob& job, SyncRun& run, DeltaBuilder& delta) {
+    // Leaves that were put off come first. So never more are waiting than one call puts off, and
+    // the walk can take its fast paths again.
+    if (!bindings_.map_put_off(run.slice)) {
+        return false;
+    }
+    if (job.phase == SyncJob::Phase::walk) {
+        if (!walk(job, run, delta)) {
+            return false;
+        }
+        job.phase = SyncJob::Phase::retry;
+    }
+    return bindings_.retry_maps(ranges_, job.retries, run.slice);
+}
+
+bool Domain::walk(SyncJob& job, SyncRun& run, DeltaBuilder& delta) {
+    run.slice.deadline().begin();
+    TableSync tables(run, delta);
+    while (job.walk_range < ranges_.size() && !tables.slice_is_over()) {
+        delta.set_join_block(ranges_.block(job.walk_range));
+        const TableSync::Result result = tables.sync({job.cursor, ranges_[job.walk_range].last});
+        ranges_.widen(job.walk_range, result.widened);
+        if (!result.done) {
+            job.cursor = result.resume_at;
+        } else if (++job.walk_range < ranges_.size()) {
+            job.cursor = ranges_[job.walk_range].first;
+        }
+    }
+    delta.flush();
+    return job.walk_range == ranges_.size();
+}
+
+void Domain::finish(SyncJob& job) {
+    const auto trigger = static_cast<std::size_t>(job.trigger);
+    ++counters_.sync.syncs[trigger];
+    ++unit_.counters.sync.syncs[trigger];
+    telemetry::SyncLatency& latency = unit_.counters.latency[trigger];
+    latency.compare_ns.record(job.compare_ns);
+    latency.host_ns.record(job.host_ns);
+    latency.total_ns.record(job.compare_ns + job.host_ns);
+
+    if (log_.quiet()) {
+        return;
+    }
+    bindings_.look();
+    heal_calls();
+    if (leaves_.irregular == 0) {
+        log_.heal(Trouble::not_ram);
+    }
+    if (job.walk && ranges_.everything()) {
+        heal_refusals(job);
+    }
+    log_.remind();
+}
+
+void Domain::heal_calls() {
+    if (!bindings_.any_missing()) {
+        log_.heal(Trouble::map_failed);
+    }
+    if (!bindings_.any_stuck()) {
+        log_.heal(Trouble::unmap_refused);
+    }
+}
+
+void Domain::heal_refusals(const SyncJob& job) {
+    if (job.refused_mappings == 0) {
+        log_.heal(Trouble::mapping_budget);
+    }
+    if (job.refused_tables == 0) {
+        log_.heal(Trouble::table_budget);
+    }
+    if (job.loops == 0) {
+        log_.heal(Trouble::table_loop);
+    }
+}
+
+// ---- Counters ----
+
+void Domain::account(const telemetry::SyncCounters& tally) {
+    telemetry::SyncCounters& domain = counters_.sync;
+    telemetry::SyncCounters& unit = unit_.counters.sync;
+    add(domain, tally);
+    add(unit, tally);
+    move_gauge(domain.leaves, unit.leaves, leaves_.count);
+    move_gauge(domain.tables, unit.tables, leaves_.mirror.tables());
+    move_gauge(domain.mirror_bytes, unit.mirror_bytes, leaves_.mirror.bytes());
+    for (telemetry::SyncCounters* counters : {&domain, &unit}) {
+        counters->leaves_peak = std::max(counters->leaves_peak, counters->leaves);
+        counters->tables_peak = std::max(counters->tables_peak, counters->tables);
+    }
+}
+
+void Domain::clear_counters() {
+    const telemetry::SyncCounters sync = counters_.sync;
+    const telemetry::HostCounters host = counters_.host;
+    counters_ = {};
+    counters_.sync.leaves = counters_.sync.leaves_peak = sync.leaves;
+    counters_.sync.tables = counters_.sync.tables_peak = sync.tables;
+    counters_.sync.mirror_bytes = sync.mirror_bytes;
+    counters_.host.live_mappings = counters_.host.live_mappings_peak = host.live_mappings;
+    counters_.host.pinned_bytes = host.pinned_bytes;
+    counters_.host.missing_leaves = host.missing_leaves;
+}
+
+}  // namespace umbra::shadow
