@@ -15,8 +15,8 @@ namespace {
 // R and W of a second-stage entry.
 constexpr std::uint64_t kPresentBits = 3;
 
-// Each variant first decides whether a block of lines differs at all, which is the common answer
-// and needs no mask for each line, and looks closer only if so.
+// Each variant first asks whether any line of a block differs. Mostly none does, and the block is
+// done without a mask for each line.
 
 std::uint64_t differing_lines_plain(const std::uint64_t* guest, const std::uint64_t* copy) {
     std::uint64_t lines = 0;

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// From the removals of a sync to as few unmap calls as the host's rules allow.
+// Turns the removals of a delta into as few unmap calls as the host's rules allow.
 //
-//   part   what goes, widened to whole host mappings: where a removal cuts a mapping that
-//   coalescing
-//          had made out of several leaves, the part covers all of that mapping and its remaining
-//          stretches (the rests) are mapped again right after the call. That is a split.
-//   call   one or several parts. VFIO unmaps everything inside a range in one call with batched
-//          flushes of the host's IOTLB, so parts with nothing live between them become one call.
+//   part   A removal, widened to whole host mappings. A removal can cut a mapping that was joined
+//          from several leaves. Then the part covers all of that mapping.
+//   rest   A stretch of a cut mapping that stays. It is unmapped with its part, and mapped again
+//          right after the call. That is called a split.
+//   call   One part or several. VFIO unmaps everything inside a range in one call, with few flushes
+//          of the host's IOTLB. So parts with nothing live between them become one call.
 //
-// Memory is allocated once; a plan is built anew for each delta.
+// The memory is allocated once, and a plan is built anew for each delta.
+//
+// Threading: one thread at a time.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +29,7 @@ struct UnmapPart {
     Iova iova;
     std::uint64_t bytes = 0;
     std::uint64_t mapped_bytes = 0;
-    std::uint64_t mappings = 0;  // host mappings inside
+    std::uint64_t mappings = 0;  // number of host mappings inside
     std::size_t first_rest = 0;  // in Plan::rests
     std::size_t rests = 0;
 
@@ -45,14 +47,14 @@ struct UnmapCall {
 
 struct Rest {
     HostMapping mapping;
-    bool first_of_mapping = false;  // the split mapping began with it
+    bool first_of_mapping = false;  // the cut mapping began with this rest
 };
 
 class Plan {
   public:
     Plan();
 
-    // `mirror` is as after the sync, so what it holds between two removals is live.
+    // `mirror` holds the leaves that stay; what it has between two removals is live.
     void build(std::span<const Removal> removals, const Mirror& mirror, const RamSnapshot& ram);
 
     [[nodiscard]] std::span<const UnmapCall> calls() const { return calls_; }

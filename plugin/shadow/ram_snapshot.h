@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Guest RAM as of one generation of the RamMap, with look-ups that remember the run they hit last.
+// The runs of guest RAM as of one generation of the RamMap. A look-up remembers the run that it
+// found, because the next one is mostly in the same run.
+//
+// Threading: one thread at a time, also for look-ups.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +16,7 @@
 
 namespace umbra::shadow {
 
-// The part of a leaf that lies in one run of guest RAM, and what a device may do there.
+// The part of a leaf that lies in one run of guest RAM, and the access that a device has there.
 struct RamPiece {
     std::uint64_t offset = 0;  // from the start of the leaf, bytes
     std::uint64_t bytes = 0;
@@ -25,12 +28,13 @@ struct RamPiece {
 
 class RamSnapshot {
   public:
-    // Takes the list anew if `ram` has another generation than last time. True if the list itself
-    // is another one; then what it was is in `previous` (whose content is lost otherwise).
+    // Takes the list of runs anew if `ram` has another generation than last time. True if the list
+    // differs from the one before, which is then in `previous`. If false, the content of `previous`
+    // is undefined.
     bool update(const RamMap& ram, RamSnapshot& previous);
 
-    // The piece, if [guest, guest + bytes) lies in one run as a whole and allows some of `access`;
-    // one of 0 bytes otherwise.
+    // [guest, guest + bytes) as one piece. A piece of 0 bytes if it is not in one run as a whole,
+    // or if the run allows nothing of `access`.
     [[nodiscard]] RamPiece whole(Gpa guest, std::uint64_t bytes, Access access) const {
         const RamRun* run = run_around(guest, bytes);
         const Access allowed = run != nullptr ? allowed_in(*run, access) : Access::none;
@@ -45,7 +49,7 @@ class RamSnapshot {
         const RamRun* run = find(guest);
         return run != nullptr && run->holds(guest, bytes) ? run : nullptr;
     }
-    // What is left of `access` in `run`.
+    // The part of `access` that `run` allows.
     [[nodiscard]] static Access allowed_in(const RamRun& run, Access access) {
         return run.read_only ? access & Access::read : access;
     }
@@ -75,23 +79,24 @@ class RamSnapshot {
         }
     }
 
-    // Whether some of [guest, guest + bytes) can be reached with some of `access`, and not all of
-    // it in one run.
+    // Whether a part of [guest, guest + bytes) can be reached with some of `access`, while the
+    // whole is not one piece.
     [[nodiscard]] bool in_pieces(Gpa guest, std::uint64_t bytes, Access access) const {
         bool any = false;
         pieces(guest, bytes, access, [&](const RamPiece&) { any = true; });
         return any && whole(guest, bytes, access).bytes == 0;
     }
 
-    // Whether a mapping of [guest, guest + bytes) in `a` with `access_a` is the same on the host as
-    // one in `b` with `access_b`: a device cannot write to ROM, whatever its tables allow.
+    // Whether the host maps [guest, guest + bytes) in the same way for `a` with `access_a` as for
+    // `b` with `access_b`. The accesses can differ: a device cannot write to ROM in any case.
     [[nodiscard]] static bool same(const RamSnapshot& a, Access access_a, const RamSnapshot& b,
                                    Access access_b, Gpa guest, std::uint64_t bytes);
 
   private:
     [[nodiscard]] const RamRun* end() const { return runs_.data() + runs_.size(); }
 
-    // The first run that ends above `guest`; nullptr if there is none. It may start above.
+    // The first run that ends above `guest`, which can also start above it; nullptr if there is
+    // none.
     [[nodiscard]] const RamRun* find(Gpa guest) const {
         if (last_ < runs_.size()) {
             const RamRun& run = runs_[last_];

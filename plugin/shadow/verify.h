@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// An independent check of the shadow: the guest's tables, walked again entry by entry, beside what
-// is mapped on the host. What the guest has changed but not yet invalidated is a pending
-// difference, and no error.
+// An independent check of the shadow. It walks the guest's tables again, entry by entry, and
+// compares the result with the mappings on the host. A change that the guest has not invalidated
+// yet makes a pending difference and no error.
 #pragma once
 
 #include <cstdint>
@@ -17,16 +17,17 @@ namespace umbra::shadow {
 // One stretch of IOVAs where guest and host disagree in the same way.
 struct Difference {
     enum class Kind : std::uint8_t {
-        // The host has what the guest last invalidated to, and the guest has changed it since; or
-        // a map for an invalidation that the guest still waits for was put off.
+        // The host has what the tables said at the last invalidation, and the guest has changed
+        // them since. Or the guest still waits for an invalidation, and its map was put off.
         pending,
-        error,  // the host has something else (a failed map or unmap, or a fault of the shadow)
+        // The host has something else: a map or unmap failed, or the shadow is wrong.
+        error,
     };
     Kind kind = Kind::error;
     DomainId domain{};
     SourceId source;  // the device whose host mappings differ
-    // `expected` is what the guest's tables say now, `actual` what the host has. Both cover the
-    // same IOVAs; access none means nothing is mapped there.
+    // `expected` is what the guest's tables say at present, `actual` what the host has. Both cover
+    // the same IOVAs. Access none means that nothing is mapped there.
     HostMapping expected;
     HostMapping actual;
 
