@@ -3,12 +3,17 @@
 
 Unit tests run twice, as compiled for use and under the address and undefined-behaviour sanitizers. Both build folders
 are joined by a CTestTestfile.cmake of their own, so that one CTest run and one summary cover everything.
+
+The long run is the default run, and after it what takes hours.
 """
 
+import argparse
+import dataclasses
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from umbra import busybox, cache, command, packages, plugin, products, qemu
+from umbra import busybox, cache, command, fresh_debian, packages, plugin, products, progress, qemu
 from umbra.build_environment import environment, jobs
 from umbra.errors import ExitCode, UserError
 from umbra.plugin import PluginOptions
@@ -21,8 +26,51 @@ _BUILD = TREE / "build" / "test"
 _SANITIZED = TREE / "build" / "test-sanitize"
 _JOINED = TREE / "build" / "test-all"
 
+# Steps that each kind of run of the shadow's random model takes in the long run. There are ten kinds.
+_MODEL_STEPS = 1_000_000
 
-def _build(labels: list[str], options: BuildOptions) -> list[Path]:
+
+@dataclasses.dataclass(frozen=True)
+class CTestRun:
+    """Tests of a build folder: those with one of `labels`, and a name that matches `pattern`."""
+    folder: Path
+    labels: tuple[str, ...]
+    pattern: str | None = None
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def describe(self) -> str:
+        return " ".join([f"tests of {', '.join(self.labels)}", *([f"named {self.pattern}"] if self.pattern else []),
+                         *(f"with {name}={value}" for name, value in self.variables.items())])
+
+    def passes(self, jobs_at_once: int) -> bool:
+        words = ["ctest", "--test-dir", self.folder, "--output-on-failure", "--no-tests=error", f"-j{jobs_at_once}",
+                 "-L", f"^({'|'.join(self.labels)})$", *(["-R", self.pattern] if self.pattern else [])]
+        return subprocess.run(words, env=_test_environment() | self.variables, stdin=subprocess.DEVNULL,
+                              check=False).returncode == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class FreshDebianRun:
+    """Commands of the project, one after the other in a fresh Debian."""
+    commands: tuple[tuple[str, ...], ...]
+
+    def describe(self) -> str:
+        return f"in a fresh {fresh_debian.RELEASE}: {', '.join(' '.join(command) for command in self.commands)}"
+
+    def passes(self, _jobs_at_once: int) -> bool:
+        return not fresh_debian.run(self.commands)
+
+
+def plan(arguments: argparse.Namespace) -> list[CTestRun | FreshDebianRun]:
+    """What a command line runs, in order."""
+    runs: list[CTestRun | FreshDebianRun] = [CTestRun(_JOINED, tuple(arguments.labels), arguments.filter)]
+    if arguments.long:
+        runs += [CTestRun(_BUILD, ("unit",), "^RandomModel", {"UMBRA_MODEL_STEPS": str(_MODEL_STEPS)}),
+                 FreshDebianRun((("./scripts/measure", "--quick"), ("./scripts/test",)))]
+    return runs
+
+
+def _build(labels: Sequence[str], options: BuildOptions) -> list[Path]:
     """Builds for the labels; returns the folders with tests in them."""
     packages.ensure(packages.TESTS, options.offline)
     emulator = None
@@ -34,7 +82,7 @@ def _build(labels: list[str], options: BuildOptions) -> list[Path]:
         emulator = products.ensure_qemu(options)
     folders = [_BUILD]
     plugin.build(PluginOptions(_BUILD, werror=True, offline=options.offline), emulator,
-                 ("tests/unit/all",) if labels == ["unit"] else ("all",))
+                 ("tests/unit/all",) if set(labels) == {"unit"} else ("all",))
     if "unit" in labels:
         if not options.offline:
             busybox.fetch_others()
@@ -66,36 +114,50 @@ def _join(folders: list[Path]) -> None:
     cache.write_atomically(_JOINED / "CTestTestfile.cmake", f"subdirs({quoted})\n")
 
 
-def main() -> int:
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; `labels` are those that were named, or all of them, in LABELS' order."""
     parser = command.Parser(
         prog="test", description="Builds whatever is missing and runs the tests. Ends with CTest's summary.",
         epilog="unit:  the engine and the scripts, without QEMU\n"
                "fuzz:  libFuzzer targets, a minute each\n"
                "qtest: the device in a real QEMU, without a guest\n"
                "guest: Linux in VMs\n"
+               "The long run is the default run, then ten million steps of the shadow's random model, then\n"
+               "scripts/measure --quick and scripts/test in a fresh Debian 13. That needs root or user namespaces,\n"
+               f"{fresh_debian.GIGABYTES} GB in the cache, and some hours.\n"
                "Exit codes: 0 all passed, 1 a test failed, 2 usage, 4 something could not be built.\n"
-               "Example: scripts/test unit --filter InvalidationQueue")
+               "Example: scripts/test unit --filter InvalidationQueue\n"
+               "Example: scripts/test --long")
     parser.add_argument("labels", nargs="*", metavar="LABEL", help="unit, fuzz, qtest, guest (default: all of them)")
     parser.add_argument("--filter", metavar="REGEX", help="only tests whose name matches")
+    parser.add_argument("--long", action="store_true", help="the long run (default: off)")
     # One more than cores: guests wait now and then, for a slot's button or a time limit.
     parser.add_argument("--jobs", metavar="N", type=int, default=jobs() + 1,
                         help="how many tests run at once (default: one more than cores, %(default)s here)")
     command.add_common_options(parser)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     for label in arguments.labels:
         if label not in LABELS:
             parser.error(f"there is no label {label}; the labels are {', '.join(LABELS)}")
     if arguments.jobs < 1:
         parser.error("--jobs must be 1 or more")
-    labels = [label for label in LABELS if label in arguments.labels] or list(LABELS)
-    folders = _build(labels, BuildOptions(offline=arguments.offline, update=arguments.update))
-    _join(folders)
-    ctest = ["ctest", "--test-dir", _JOINED, "--output-on-failure", "--no-tests=error", f"-j{arguments.jobs}",
-             "-L", f"^({'|'.join(labels)})$"]
-    if arguments.filter:
-        ctest += ["-R", arguments.filter]
-    status = subprocess.run(ctest, env=_test_environment(), stdin=subprocess.DEVNULL, check=False).returncode
-    return ExitCode.PASS if status == 0 else ExitCode.GUEST_FAILED
+    for name, given in (("a label", arguments.labels), ("--filter", arguments.filter), ("--offline", arguments.offline)):
+        if arguments.long and given:
+            parser.error(f"--long does not go with {name}")
+    arguments.labels = [label for label in LABELS if label in arguments.labels] or list(LABELS)
+    return arguments
+
+
+def main() -> int:
+    arguments = parse()
+    if arguments.long:
+        fresh_debian.check()
+    _join(_build(arguments.labels, BuildOptions(offline=arguments.offline, update=arguments.update)))
+    runs = plan(arguments)
+    failed = [run.describe() for run in runs if not run.passes(arguments.jobs)]
+    if arguments.long:
+        progress.say("".join(f"Failed: {description}\n" for description in failed) or "The long run passed.")
+    return ExitCode.GUEST_FAILED if failed else ExitCode.PASS
 
 
 if __name__ == "__main__":
