@@ -2,9 +2,11 @@
 """Linux behind Umbra with emulated devices: boots, data, faults, reboots, hotplug."""
 
 import hashlib
+import random
 import time
 import unittest
 
+from umbra.vm.agent_commands import guest_address, read_only_check
 from umbra.vm.ports import Port
 from umbra.vm.viommu import Viommu
 
@@ -271,6 +273,30 @@ class Hotplug(LinuxCase):
             time.sleep(0.2)
             guest.qmp.execute("query-status")
         guest.qmp.events.clear()
+
+
+class DeviceChecks(LinuxCase):
+    """What run-vm does by default with a device that is somebody's: it looks and does not touch."""
+
+    def test_each_kind_of_device(self):
+        guest = self.emulated(nvme=False, extra=[
+            "-blockdev", "driver=raw,node-name=disk,file.driver=file,file.filename=disk.raw",
+            "-device", "nvme,drive=disk,serial=umbra,bus=slot0", "-netdev", NetworkPeer.netdev("net"),
+            "-device", "e1000e,netdev=net,bus=slot1,romfile=", "-device", "umbra-probe,bus=slot2,addr=0"])
+        data = random.Random(1).randbytes(DISK_BYTES)
+        (guest.host.rundir / "disk.raw").write_bytes(data)
+        with NetworkPeer(guest.host.rundir), guest:
+            guest.wait_ready()
+            kinds = []
+            for command in read_only_check(3):
+                answer = self.do(guest, command)
+                if command == "check":
+                    kinds.append((answer["kind"], answer["driver"]))
+            self.assertEqual(kinds, [("disk", "nvme"), ("network", "e1000e"), ("other", None)])
+            self.do(guest, f"select {guest_address(0)}")
+            self.assertEqual(self.do(guest, "check")["read_bytes"], 4 << 20)
+            guest.power_off()
+        self.assertEqual((guest.host.rundir / "disk.raw").read_bytes(), data)
 
 
 if __name__ == "__main__":

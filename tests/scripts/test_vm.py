@@ -116,6 +116,12 @@ class Options(unittest.TestCase):
             with self.assertRaises(UserError):
                 run_vm.check_bzimage(Path(image.name))
 
+    def test_measure_takes_what_is_named_twice_once(self):
+        once = measure.chosen_cells(measure.parse(["--viommu", "umbra", "--policy", "strict", "--backend", "type1"]))
+        twice = measure.chosen_cells(measure.parse(["--viommu", "umbra", "--viommu", "umbra", "--policy", "strict",
+                                                    "--policy", "strict", "--backend", "type1"]))
+        self.assertEqual(twice, once)
+
     def test_measure(self):
         for arguments in (["--repeat", "0"], ["--smp", "0"], ["--policy", "lazy"], ["--bogus"]):
             self.refused(measure.parse, *arguments)

@@ -156,6 +156,7 @@ def chosen_workloads(options: argparse.Namespace) -> list[Workload]:
 
 
 def chosen_cells(options: argparse.Namespace) -> list[Cell]:
+    """Each cell once, however often its parts were named."""
     umbra_is_here = products.plugin_sources_present()
     viommus = options.viommu or (["umbra", "qemu-intel"] if umbra_is_here else ["qemu-intel"])
     backends = options.backend or (["type1"] if options.quick or not umbra_is_here
@@ -168,7 +169,7 @@ def chosen_cells(options: argparse.Namespace) -> list[Cell]:
             # The vIOMMUs side by side: neighbours in time share the machine's mood.
             cells += [Cell(viommu, policy, backend, kernel)
                       for backend in backends for viommu in viommus]
-    return cells
+    return list(dict.fromkeys(cells))
 
 
 class Unsupported(Exception):

@@ -15,14 +15,13 @@ from pathlib import Path
 from umbra import command, products
 from umbra.errors import ExitCode, UserError
 from umbra.kernel import check_bzimage
-from umbra.vm import vfio
+from umbra.vm import agent_commands, vfio
 from umbra.vm.config import VIOMMUS, GuestConfig, kvm_runs_guests
 from umbra.vm.guest import AgentResult, Guest, fresh_directory
-from umbra.vm.host import GuestHost, LocalHost, TestbedHost, machine_has_iommu
+from umbra.vm.host import GuestHost, LocalHost, TestbedHost, TestbedOptions, machine_has_iommu
 from umbra.vm.testbed import Testbed
 
 POLICIES = ("strict", "fq-domain", "fq-single", "fq-range")
-DEFAULT_COMMANDS = ("device", "workload verify size=4m", "dmesg-check")
 
 EPILOG = """\
 examples:
@@ -47,7 +46,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     where = parser.add_argument_group("where the guest runs")
     place = where.add_mutually_exclusive_group()
     place.add_argument("--vfio", metavar="ADDRESS", action="append", default=[],
-                       help="pass this PCI device of this machine through (repeatable)")
+                       help="pass this PCI device of this machine through (repeatable); nothing is written to it "
+                       "unless --destroy-data is given")
     place.add_argument("--testbed", action="store_true",
                        help="run inside the nested testbed (default where there is no IOMMU)")
     where.add_argument("--devices", type=int, choices=(1, 2), default=1,
@@ -73,6 +73,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     job = parser.add_argument_group("what it does")
     job.add_argument("--run", metavar="COMMAND", action="append", default=[],
                      help="command for the guest's agent (repeatable; default: a short check)")
+    job.add_argument("--destroy-data", action="store_true",
+                     help="with --vfio: allow workloads that overwrite the disk (verify, and fio with writes)")
     job.add_argument("--shell", action="store_true", help="an interactive shell on the console")
     job.add_argument("--console", action="store_true", help="show the guest's console as it runs")
     job.add_argument("--timeout", type=float, default=None, metavar="SECONDS",
@@ -97,11 +99,16 @@ def check(options: argparse.Namespace) -> None:
     if options.shell and (options.run or options.policy):
         raise UserError(ExitCode.USAGE, "--shell does not go with --run or --policy.",
                         "In the shell, do it by hand.")
-    for option, path in (("--kernel", options.kernel), ("--initrd", options.initrd)):
+    for name in ("kernel", "initrd"):
+        path = getattr(options, name)
         if path is not None and not path.is_file():
-            raise UserError(ExitCode.USAGE, f"{option} {path}: no such file.")
+            raise UserError(ExitCode.USAGE, f"--{name} {path}: no such file.")
+        # QEMU runs in another folder.
+        setattr(options, name, path and path.resolve())
     if options.kernel is not None:
         check_bzimage(options.kernel)
+    if options.vfio and not options.destroy_data:
+        agent_commands.refuse_writes(options.run)
 
 
 def bytes_of(size: str) -> int:
@@ -120,6 +127,8 @@ def plan(options: argparse.Namespace) -> tuple[GuestConfig, bool]:
         vfio.check_device(address)
     viommu = options.viommu or ("umbra" if products.plugin_sources_present() else "qemu-intel")
     append = options.append
+    if not testbed:
+        append = f"umbra.device={agent_commands.guest_address(0)} {append}".strip()
     if options.shell:
         append = f"{append} umbra.shell".strip()
     config = GuestConfig(
@@ -144,6 +153,21 @@ def build(options: argparse.Namespace, config: GuestConfig, testbed: bool, rundi
     return LocalHost(rundir, built.qemu.binary)
 
 
+def print_command_lines(options: argparse.Namespace, config: GuestConfig, testbed: bool, rundir: Path) -> None:
+    """What would run, with a name such as not-built/QEMU_BIN for each part that is still to be built."""
+    places = {name: path or Path("not-built") / name for name, path in products.built().items()}
+    config.kernel = options.kernel or places["KERNEL_STOCK"]
+    config.initrd = options.initrd or places["GUEST_INITRD"]
+    config.plugin = places["UMBRA_PLUGIN"] if config.viommu == "umbra" else None
+    if testbed:
+        host = TestbedHost(rundir, TestbedOptions(places["QEMU_BIN"], places["KERNEL_STOCK"], places["HOST_INITRD"],
+                                                  kvm_runs_guests(), options.host_append))
+        print("# testbed host\n" + shlex.join(host.command_line()) + "\n# guest, inside it")
+    else:
+        host = LocalHost(rundir, places["QEMU_BIN"])
+    print(shlex.join(host.guest_command_line(config)))
+
+
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     config, testbed = plan(options)
@@ -151,18 +175,15 @@ def main(arguments: list[str]) -> int:
     rundir = options.out or products.TREE / "build/run-vm" / f"{stamp}-{os.getpid()}"
     if options.out is not None and rundir.exists() and any(rundir.iterdir()):
         raise UserError(ExitCode.USAGE, f"--out {rundir}: not empty.")
+    if options.dry_run:
+        print_command_lines(options, config, testbed, rundir)
+        return ExitCode.PASS
     rundir = fresh_directory(rundir).resolve()
     host = build(options, config, testbed, rundir)
-    if options.dry_run:
-        if testbed:
-            print("# testbed host\n" + shlex.join(host.command_line()) + "\n# guest, inside it")
-        print(shlex.join(host.guest_command_line(config)))
-        rundir.rmdir()
-        return ExitCode.PASS
     binding = None
     try:
         if not testbed:
-            vfio.check_memory_lock(bytes_of(config.memory))
+            vfio.check_memory_lock(bytes_of(config.memory), len(config.passthrough))
             binding = vfio.Binding([vfio.check_device(a) for a in config.passthrough])
         return run(options, host, config)
     finally:
@@ -197,7 +218,9 @@ def run(options: argparse.Namespace, host: GuestHost, config: GuestConfig) -> in
             return ExitCode.PASS
         ready = guest.wait_ready()
         say(f"guest is up: Linux {ready.get('kernel')}, {ready.get('cpus')} CPU(s)")
-        commands = list(options.run or DEFAULT_COMMANDS)
+        default = agent_commands.read_only_check(len(config.passthrough)) if options.vfio else \
+            agent_commands.TESTBED_CHECK
+        commands = list(options.run or default)
         if options.policy:
             commands.insert(0, f"policy {options.policy}")
         failed = 0

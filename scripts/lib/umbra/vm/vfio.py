@@ -17,6 +17,7 @@ from umbra.errors import ExitCode, UserError
 _ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]$")
 _HARMLESS = {"vfio-pci", "pci-stub", "pcieport"}
 _MEBIBYTE = 1024 * 1024
+_CAP_IPC_LOCK = 14  # linux/capability.h
 
 
 class PciDevice:
@@ -78,17 +79,32 @@ def check_device(address: str, sysfs: Path = Path("/sys")) -> PciDevice:
     return device
 
 
-def check_memory_lock(guest_bytes: int) -> None:
-    """VFIO pins guest memory. Raises the soft limit as far as needed; refuses if it cannot."""
-    if os.geteuid() == 0:
-        needed = resource.RLIM_INFINITY
-    else:
-        needed = guest_bytes + 64 * _MEBIBYTE
+def may_lock_any_memory(process: Path = Path("/proc/self")) -> bool:
+    """True for root that has CAP_IPC_LOCK: then the kernel counts no pinned page against RLIMIT_MEMLOCK."""
+    try:
+        # The root of a container's user namespace is an ordinary user to VFIO.
+        if (process / "uid_map").read_text().split() != ["0", "0", str(2 ** 32 - 1)]:
+            return False
+        fields = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines() if ":" in line)
+        # Other users cannot hand the capability on to QEMU.
+        effective_user = int(fields["Uid"].split()[1])
+        return effective_user == 0 and bool(int(fields["CapEff"], 16) >> _CAP_IPC_LOCK & 1)
+    except (OSError, KeyError, ValueError):
+        return False
+
+
+def check_memory_lock(guest_bytes: int, devices: int = 1) -> None:
+    """VFIO pins the guest's memory, and counts it once a device. Raises the soft limit as far as needed; refuses if
+    it cannot."""
+    if may_lock_any_memory():
+        return
+    needed = devices * (guest_bytes + 64 * _MEBIBYTE)
     soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
-    if soft == resource.RLIM_INFINITY or (needed != resource.RLIM_INFINITY and soft >= needed):
+    if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     try:
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (needed, max(hard, needed) if hard != -1 else hard))
+        resource.setrlimit(resource.RLIMIT_MEMLOCK,
+                           (needed, hard if hard == resource.RLIM_INFINITY else max(hard, needed)))
     except (ValueError, OSError):
         raise UserError(ExitCode.ENVIRONMENT,
                         f"RLIMIT_MEMLOCK allows {hard // _MEBIBYTE} MiB, the guest's pinned memory "

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""run-vm before anything runs: what it refuses, what it would do to a device, what a dry run prints."""
+
+import contextlib
+import io
+import os
+import tempfile
+import unittest
+from pathlib import Path
+from unittest import mock
+
+from umbra import products, run_vm
+from umbra.errors import ExitCode, UserError
+from umbra.vm import agent_commands, vfio
+
+
+class Writing(unittest.TestCase):
+    def test_commands_that_overwrite_the_disk(self):
+        for command in ("workload verify", "workload verify size=4m", "workload verify phase=write",
+                        "workload fio rw=randrw", "workload fio seconds=2 rw=write"):
+            self.assertTrue(agent_commands.writes(command), command)
+        for command in ("device", "check", "workload verify phase=read seed=7", "workload fio", "workload fio rw=randread",
+                        "workload hold pages_mapped=256", "workload dma-map", "policy strict", "workload", ""):
+            self.assertFalse(agent_commands.writes(command), command)
+
+    def test_a_real_device_is_not_written_to_unasked(self):
+        self.assertFalse(any(map(agent_commands.writes, agent_commands.read_only_check(2))))
+        for extra in ([], ["--run", "device"]):
+            run_vm.parse(["--vfio", "0000:3b:00.0", *extra])
+        with self.assertRaises(UserError) as caught:
+            run_vm.parse(["--vfio", "0000:3b:00.0", "--run", "workload verify size=4m"])
+        self.assertEqual(caught.exception.code, ExitCode.USAGE)
+        self.assertIn("--destroy-data", caught.exception.remedy)
+        run_vm.parse(["--vfio", "0000:3b:00.0", "--run", "workload verify size=4m", "--destroy-data"])
+        run_vm.parse(["--testbed", "--run", "workload verify size=4m"])
+
+    def test_each_device_is_checked_where_the_guest_finds_it(self):
+        self.assertEqual(agent_commands.read_only_check(2),
+                         ["select 0000:01:00.0", "check", "select 0000:02:00.0", "check", "dmesg-check"])
+
+
+class MemoryLock(unittest.TestCase):
+    EVERYTHING = 0x1ffffffffff
+    GIBIBYTE = 1 << 30
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.process = Path(folder.name)
+
+    def may_lock(self, capabilities: int, user: int = 0, uid_map: str = "0 0 4294967295") -> bool:
+        (self.process / "status").write_text(f"Name:\tpython3\nUid:\t{user}\t{user}\t{user}\t{user}\n"
+                                             f"CapEff:\t{capabilities:016x}\n")
+        (self.process / "uid_map").write_text(f"         {uid_map}\n")
+        return vfio.may_lock_any_memory(self.process)
+
+    def test_only_root_with_the_capability_needs_no_limit(self):
+        self.assertTrue(self.may_lock(self.EVERYTHING))
+        self.assertFalse(self.may_lock(self.EVERYTHING & ~(1 << 14)))
+        self.assertFalse(self.may_lock(self.EVERYTHING, user=1000))
+        self.assertFalse(self.may_lock(self.EVERYTHING, uid_map="0 100000 65536"))
+        self.assertFalse(vfio.may_lock_any_memory(self.process / "nothing"))
+
+    def limits(self, soft: int, hard: int, root: bool = False):
+        """Replaces this process's limits; returns the mock that is told of new ones."""
+        for name, value in (("getrlimit", lambda _: (soft, hard)),):
+            patch = mock.patch.object(vfio.resource, name, value)
+            patch.start()
+            self.addCleanup(patch.stop)
+        patch = mock.patch.object(vfio, "may_lock_any_memory", lambda: root)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+        def refuse_more(_which, limits):
+            if hard != -1 and limits[1] > hard:
+                raise ValueError("not allowed to raise maximum limit")
+        patch = mock.patch.object(vfio.resource, "setrlimit", side_effect=refuse_more)
+        self.addCleanup(patch.stop)
+        return patch.start()
+
+    def test_root_runs_with_the_usual_eight_mebibytes(self):
+        raised = self.limits(8 << 20, 8 << 20, root=True)
+        vfio.check_memory_lock(self.GIBIBYTE)
+        raised.assert_not_called()
+
+    def test_an_ordinary_user_is_told_both_numbers(self):
+        self.limits(8 << 20, 8 << 20)
+        with self.assertRaises(UserError) as caught:
+            vfio.check_memory_lock(self.GIBIBYTE)
+        self.assertIn("allows 8 MiB", caught.exception.message)
+        self.assertIn("needs 1088 MiB", caught.exception.message)
+
+    def test_memory_counts_once_a_device(self):
+        raised = self.limits(8 << 20, -1)
+        vfio.check_memory_lock(self.GIBIBYTE, devices=2)
+        raised.assert_called_once_with(vfio.resource.RLIMIT_MEMLOCK, (2 * (self.GIBIBYTE + (64 << 20)), -1))
+
+    def test_a_limit_that_suffices_stays(self):
+        raised = self.limits(2 * self.GIBIBYTE, 2 * self.GIBIBYTE)
+        vfio.check_memory_lock(self.GIBIBYTE)
+        raised.assert_not_called()
+
+
+class Files(unittest.TestCase):
+    def test_relative_paths_are_those_of_the_caller(self):
+        with tempfile.TemporaryDirectory() as folder:
+            before = os.getcwd()
+            self.addCleanup(os.chdir, before)
+            os.chdir(folder)
+            Path("initrd").touch()
+            options = run_vm.parse(["--initrd", "initrd"])
+            os.chdir(before)
+            self.assertEqual(options.initrd, Path(folder).resolve() / "initrd")
+
+
+class DryRun(unittest.TestCase):
+    def dry_run(self, *arguments: str) -> str:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(run_vm.main(["--testbed", "--dry-run", *arguments]), ExitCode.PASS)
+        return out.getvalue()
+
+    def test_it_builds_nothing_and_deletes_nothing(self):
+        nothing = dict.fromkeys(products.built())
+        with tempfile.TemporaryDirectory() as folder, \
+                mock.patch.object(products, "built", lambda: nothing), \
+                mock.patch.object(run_vm, "build", side_effect=AssertionError("it built something")):
+            text = self.dry_run("--viommu", "umbra", "--out", folder)
+            self.assertEqual(list(Path(folder).iterdir()), [])
+        for part in ("QEMU_BIN", "KERNEL_STOCK"):
+            self.assertIn(f"not-built/{part}", text)
+        self.assertIn("vfio-pci", text)
+
+
+if __name__ == "__main__":
+    unittest.main()
