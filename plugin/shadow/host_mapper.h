@@ -2,7 +2,7 @@
 //
 // A host mapper carries the shadow's decisions out: it makes a range of IOVAs of one device reach
 // host memory, or reach nothing. Behind it stands a VFIO container, a set of IOMMU notifiers, or a
-// recorder in tests. The shadow owns the interface; plugin/host and plugin/qemu implement it.
+// recorder in tests. The shadow owns the interface; plugin/bridge and tests/support implement it.
 //
 // Rules that the shadow keeps (they are those of VFIO type1v2 and iommufd):
 //   * a map never covers an IOVA at which this mapper has something live;

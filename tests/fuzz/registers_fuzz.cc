@@ -7,9 +7,9 @@
 
 #include "plugin/vtd/unit.h"
 #include "tests/fuzz/input.h"
-#include "tests/unit/fakes/fake_guest_memory.h"
-#include "tests/unit/fakes/fake_message_sink.h"
-#include "tests/unit/fakes/fake_observer.h"
+#include "tests/support/fake_guest_memory.h"
+#include "tests/support/fake_message_sink.h"
+#include "tests/support/fake_observer.h"
 
 namespace umbra::fuzz {
 namespace {

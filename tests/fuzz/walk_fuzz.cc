@@ -14,7 +14,7 @@
 #include "plugin/vtd/iotlb.h"
 #include "plugin/vtd/second_stage.h"
 #include "tests/fuzz/input.h"
-#include "tests/unit/fakes/fake_guest_memory.h"
+#include "tests/support/fake_guest_memory.h"
 
 namespace umbra::fuzz {
 namespace {

@@ -10,7 +10,7 @@
 #include "plugin/telemetry/schema.h"
 #include "plugin/telemetry/shadow_counters.h"
 #include "plugin/telemetry/wire.h"
-#include "tests/unit/shadow/fake_machine.h"
+#include "tests/support/fake_machine.h"
 
 namespace umbra {
 namespace {

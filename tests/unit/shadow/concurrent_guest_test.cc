@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <functional>
 
-#include "tests/unit/shadow/guest_tables.h"
+#include "tests/support/guest_tables.h"
 
 namespace umbra::testing {
 namespace {

@@ -5,10 +5,10 @@
 
 #include <cerrno>
 
-#include "plugin/host/ledger.h"
 #include "plugin/shadow/range_list.h"
 #include "plugin/vtd/interrupt_range.h"
-#include "tests/unit/shadow/guest_tables.h"
+#include "tests/support/guest_tables.h"
+#include "tests/support/ledger.h"
 
 namespace umbra::testing {
 namespace {

@@ -9,14 +9,14 @@
 #include <random>
 #include <set>
 
-#include "plugin/host/ledger.h"
-#include "plugin/host/recorder.h"
 #include "plugin/shadow/bitmap.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/compare.h"
 #include "plugin/shadow/page_arena.h"
 #include "plugin/shadow/ram_map.h"
 #include "plugin/telemetry/histogram.h"
+#include "tests/support/ledger.h"
+#include "tests/support/recorder.h"
 
 namespace umbra::testing {
 namespace {

@@ -6,7 +6,7 @@
 
 #include <cerrno>
 
-#include "tests/unit/shadow/guest_tables.h"
+#include "tests/support/guest_tables.h"
 
 namespace umbra::testing {
 namespace {

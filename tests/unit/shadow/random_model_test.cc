@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/unit/shadow/guest_tables.h"
+#include "tests/support/guest_tables.h"
 #include "tests/unit/shadow/shrink.h"
 
 namespace umbra::testing {

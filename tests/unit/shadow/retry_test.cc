@@ -7,7 +7,7 @@
 #include <functional>
 #include <vector>
 
-#include "tests/unit/shadow/guest_tables.h"
+#include "tests/support/guest_tables.h"
 
 namespace umbra::testing {
 namespace {

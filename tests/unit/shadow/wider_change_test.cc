@@ -4,7 +4,7 @@
 // grants another access to all below it, and of a domain that a pass-through device was in.
 #include <gtest/gtest.h>
 
-#include "tests/unit/shadow/guest_tables.h"
+#include "tests/support/guest_tables.h"
 
 namespace umbra::testing {
 namespace {

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "plugin/vtd/unit.h"
-#include "tests/unit/fakes/fake_guest_memory.h"
-#include "tests/unit/fakes/fake_message_sink.h"
-#include "tests/unit/fakes/fake_observer.h"
-#include "tests/unit/fakes/journal.h"
+#include "tests/support/fake_guest_memory.h"
+#include "tests/support/fake_message_sink.h"
+#include "tests/support/fake_observer.h"
+#include "tests/support/journal.h"
 
 namespace umbra::vtd::testing {
 

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "plugin/vtd/second_stage.h"
-#include "tests/unit/shadow/fake_machine.h"
+#include "tests/support/fake_machine.h"
 
 namespace umbra::testing {
 

@@ -9,8 +9,8 @@
 #include <functional>
 #include <limits>
 
-#include "plugin/host/mapping_set.h"
 #include "plugin/shadow/host_mapper.h"
+#include "tests/support/mapping_set.h"
 
 namespace umbra::host {
 

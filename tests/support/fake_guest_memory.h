@@ -12,7 +12,7 @@
 
 #include "plugin/vtd/guest_memory.h"
 #include "plugin/vtd/types.h"
-#include "tests/unit/fakes/journal.h"
+#include "tests/support/journal.h"
 
 namespace umbra::testing {
 

@@ -15,10 +15,10 @@
 #include <string>
 #include <vector>
 
-#include "plugin/host/recorder.h"
 #include "plugin/shadow/manager.h"
 #include "plugin/vtd/guest_memory.h"
 #include "plugin/vtd/second_stage.h"
+#include "tests/support/recorder.h"
 
 namespace umbra::testing {
 

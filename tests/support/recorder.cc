@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "plugin/host/recorder.h"
+#include "tests/support/recorder.h"
 
 #include <cerrno>
 

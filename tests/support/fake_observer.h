@@ -8,7 +8,7 @@
 #include <string>
 
 #include "plugin/vtd/ports.h"
-#include "tests/unit/fakes/journal.h"
+#include "tests/support/journal.h"
 
 namespace umbra::testing {
 

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "plugin/vtd/ports.h"
-#include "tests/unit/fakes/journal.h"
+#include "tests/support/journal.h"
 
 namespace umbra::testing {
 

@@ -6,8 +6,8 @@
 
 #include <cstdint>
 
-#include "plugin/host/mapping_set.h"
 #include "plugin/shadow/host_mapper.h"
+#include "tests/support/mapping_set.h"
 
 namespace umbra::host {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "plugin/host/mapping_set.h"
+#include "tests/support/mapping_set.h"
 
 #include <iterator>
 
