@@ -9,7 +9,7 @@ import unittest
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
-from umbra.products import TREE
+from umbra.project import TREE
 from umbra.regress.matrix import POLICIES
 
 from vm_case import VmCase

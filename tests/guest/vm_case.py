@@ -11,7 +11,8 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from umbra import products
+from umbra import project
+from umbra.building import products
 from umbra.vm.config import GuestConfig, kvm_runs_guests
 from umbra.vm.guest import AgentResult, Guest, fresh_directory
 from umbra.vm.host import LocalHost, TestbedHost, TestbedOptions
@@ -19,7 +20,7 @@ from umbra.vm.testbed import Testbed
 
 OFFLINE = products.BuildOptions(offline=True)
 plugin = functools.cache(lambda: products.ensure_plugin(OFFLINE))  # up to date once a process
-SCRIPTS = products.TREE / "scripts"
+SCRIPTS = project.TREE / "scripts"
 
 # Seconds; a testbed boot takes 15 to 30, a direct one 5 to 10. Far above, for busy machines.
 LIMIT = 400
@@ -33,7 +34,7 @@ class VmCase(unittest.TestCase):
 
     def run_directory(self) -> Path:
         name = f"{self.id().rsplit('.', 2)[-2]}.{self.id().rsplit('.', 1)[-1]}-{next(self._numbers)}"
-        return fresh_directory(products.TREE / "build/guest-tests" / name)
+        return fresh_directory(project.TREE / "build/guest-tests" / name)
 
     def _config(self, rundir: Path, settings: dict) -> GuestConfig:
         kernel = products.ensure_kernel(OFFLINE, patched=settings.pop("patched", False))

@@ -9,8 +9,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from umbra import busybox
-from umbra.images import OVERLAYS
+from umbra.building import busybox
+from umbra.building.images import OVERLAYS
 
 AGENT = OVERLAYS / "common" / "usr" / "lib" / "umbra" / "agent.sh"
 GUEST = OVERLAYS / "guest" / "usr" / "lib" / "umbra" / "guest.sh"

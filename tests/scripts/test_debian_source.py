@@ -8,8 +8,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra import debian_source
-from umbra.debian_source import Entry, NotAvailable
+from umbra.building import debian_source
+from umbra.building.debian_source import Entry, NotAvailable
 from umbra.errors import ExitCode, UserError
 
 DEB822 = """\

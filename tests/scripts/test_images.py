@@ -9,9 +9,9 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra import images
+from umbra.building import images
+from umbra.building.kernel import KernelProduct
 from umbra.errors import ExitCode, UserError
-from umbra.kernel import KernelProduct
 
 
 class ImageCase(unittest.TestCase):

@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra import kernel, patches
+from umbra.building import kernel, patches
 from umbra.errors import ExitCode, UserError
 
 

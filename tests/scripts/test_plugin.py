@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra import plugin
+from umbra.building import plugin
 
 
 class BuildFolder(unittest.TestCase):
@@ -20,7 +20,7 @@ class BuildFolder(unittest.TestCase):
 
     def survives(self, **changed: str) -> bool:
         """Whether a folder does with these lines in its cache, for what an earlier build has there."""
-        lines = {"CMAKE_HOME_DIRECTORY:INTERNAL": str(plugin.PROJECT), "CMAKE_GENERATOR:INTERNAL": "Ninja",
+        lines = {"CMAKE_HOME_DIRECTORY:INTERNAL": str(plugin.TREE), "CMAKE_GENERATOR:INTERNAL": "Ninja",
                  "CMAKE_CACHEFILE_DIR:INTERNAL": str(self.folder), "CMAKE_C_COMPILER:STRING": "/usr/bin/gcc",
                  "CMAKE_CXX_COMPILER:STRING": "/usr/bin/g++"} | {
                      name.replace("__", ":"): value for name, value in changed.items()}
@@ -62,7 +62,7 @@ class BuildFolder(unittest.TestCase):
         (project / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.25)\nproject(small LANGUAGES C CXX)\n")
         options = plugin.PluginOptions(build=self.folder, offline=True)
         kept = self.folder / "kept"
-        with mock.patch.object(plugin, "PROJECT", project), mock.patch.object(plugin.packages, "ensure"):
+        with mock.patch.object(plugin, "TREE", project), mock.patch.object(plugin.packages, "ensure"):
             plugin.build(options, None)
             kept.touch()
             for number in range(2, 5):
@@ -73,7 +73,7 @@ class BuildFolder(unittest.TestCase):
 class CompilerWarnings(unittest.TestCase):
     def test_are_errors_with_compilers_that_the_tree_was_mended_for(self):
         with tempfile.NamedTemporaryFile("w", suffix=".cmake") as script:
-            script.write(f"cmake_minimum_required(VERSION 3.25)\ninclude({plugin.PROJECT}/cmake/warnings.cmake)\n"
+            script.write(f"cmake_minimum_required(VERSION 3.25)\ninclude({plugin.TREE}/cmake/warnings.cmake)\n"
                          'umbra_is_mended_for(mended "${id}" "${version}")\nmessage(${mended})\n')
             script.flush()
             for compiler, version, mended in (("GNU", "12.2.0", True), ("GNU", "14.2.0", True), ("GNU", "13.3.0", False),

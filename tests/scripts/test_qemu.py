@@ -8,9 +8,9 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra import patches, qemu
+from umbra.building import patches, qemu
+from umbra.building.qemu import QemuOptions
 from umbra.errors import UserError
-from umbra.qemu import QemuOptions
 
 _LINES = "".join(f"line {number}\n" for number in range(1, 10))
 _PATCH = """\

@@ -11,10 +11,10 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 from unittest import mock
 
-from umbra import cache, kernel, patches
+from umbra import cache
+from umbra.building import kernel, patches
 from umbra.errors import ExitCode, UserError
-from umbra.regress import __main__ as regress
-from umbra.regress import junit, ktap, matrix, order, selftest, subject, trace
+from umbra.regress import __main__ as regress, junit, ktap, matrix, order, selftest, subject, trace
 from umbra.regress.baseline import Baseline
 from umbra.regress.order import Event, Kind
 from umbra.regress.scene import Failed, Outcome, Record, Scene, Skipped, Verdict, choose, play
@@ -338,7 +338,7 @@ class Subjects(unittest.TestCase):
 
 class Script(unittest.TestCase):
     def test_help_has_an_example(self):
-        done = subprocess.run([kernel.PROJECT / "scripts" / "regress", "--help"], capture_output=True, text=True,
+        done = subprocess.run([kernel.TREE / "scripts" / "regress", "--help"], capture_output=True, text=True,
                               check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("scripts/regress --self-test", done.stdout)

@@ -9,7 +9,8 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra import products, run_vm
+from umbra import run_vm
+from umbra.building import products
 from umbra.errors import ExitCode, UserError
 from umbra.vm import agent_commands, vfio
 

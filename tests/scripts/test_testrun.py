@@ -10,8 +10,9 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra import fresh_debian, testrun
-from umbra.debian_source import Entry
+from umbra import testrun
+from umbra.building import fresh_debian
+from umbra.building.debian_source import Entry
 from umbra.errors import ExitCode, UserError
 
 ARCHIVE = Entry("http://archive.example/debian", ("bookworm",), ("main",), "/usr/share/keyrings/archive.gpg")

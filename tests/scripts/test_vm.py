@@ -15,8 +15,8 @@ from types import SimpleNamespace
 from unittest import mock
 
 from umbra import measure, run_vm, table
+from umbra.building import cpio
 from umbra.errors import ExitCode, UserError
-from umbra.vm import cpio
 from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
 from umbra.vm.guest import AgentResult, Guest
 from umbra.vm.host import LocalHost

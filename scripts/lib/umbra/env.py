@@ -4,7 +4,8 @@
 import json
 import shlex
 
-from umbra import command, products
+from umbra import command
+from umbra.building import products
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from umbra import command, products, table
+from umbra import command, project, table
+from umbra.building import products
 from umbra.errors import ExitCode, UserError
 from umbra.vm.config import TESTBED_MEMORY, GuestConfig, kvm_runs_guests
 from umbra.vm.counts import Counter, Counts
@@ -206,7 +207,7 @@ class Session:
         self._plugin = None
         if any(cell.viommu == "umbra" for cell in self._cells):
             self._plugin = products.ensure_plugin(build)
-        default = products.TREE / "build/measure" / time.strftime("%Y%m%d-%H%M%S")
+        default = project.TREE / "build/measure" / time.strftime("%Y%m%d-%H%M%S")
         self.out = self._options.out or default
         if self.out.exists() and any(self.out.iterdir()):
             raise UserError(ExitCode.USAGE, f"--out {self.out}: not empty.")
@@ -216,7 +217,7 @@ class Session:
                        "runs": [], "skipped": []}
 
     def _versions(self) -> dict:
-        versions = {"qemu": self._testbed.qemu.version, "umbra": products.tree_version()}
+        versions = {"qemu": self._testbed.qemu.version, "umbra": project.version()}
         for name, kernel in self._kernels.items():
             versions[f"kernel_{name}"] = kernel.version
         return versions

@@ -12,9 +12,10 @@ import time
 import tty
 from pathlib import Path
 
-from umbra import command, products
+from umbra import command, project
+from umbra.building import products
+from umbra.building.kernel import check_bzimage
 from umbra.errors import ExitCode, UserError
-from umbra.kernel import check_bzimage
 from umbra.vm import agent_commands, vfio
 from umbra.vm.config import VIOMMUS, GuestConfig, kvm_runs_guests
 from umbra.vm.guest import AgentResult, Guest, fresh_directory
@@ -172,7 +173,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     config, testbed = plan(options)
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    rundir = options.out or products.TREE / "build/run-vm" / f"{stamp}-{os.getpid()}"
+    rundir = options.out or project.TREE / "build/run-vm" / f"{stamp}-{os.getpid()}"
     if options.out is not None and rundir.exists() and any(rundir.iterdir()):
         raise UserError(ExitCode.USAGE, f"--out {rundir}: not empty.")
     if options.dry_run:

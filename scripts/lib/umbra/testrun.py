@@ -13,12 +13,14 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from umbra import busybox, cache, command, fresh_debian, packages, plugin, products, progress, qemu
-from umbra.build_environment import environment, jobs
+from umbra import cache, command, progress
+from umbra.building import busybox, fresh_debian, packages, plugin, products, qemu
+from umbra.building.environment import environment, jobs
+from umbra.building.plugin import PluginOptions
+from umbra.building.products import BuildOptions
+from umbra.building.qemu import QemuOptions
 from umbra.errors import ExitCode, UserError
-from umbra.plugin import PluginOptions
-from umbra.products import TREE, BuildOptions
-from umbra.qemu import QemuOptions
+from umbra.project import TREE
 
 LABELS = ("unit", "fuzz", "qtest", "guest")
 _WITHOUT_QEMU = {"unit", "fuzz"}

@@ -13,11 +13,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from umbra import command, measure, packages, plugin, products, progress
+from umbra import command, measure, progress, project
 from umbra.bench import device, emulated, engine, plots, publish, report, testbed
+from umbra.building import packages, plugin, products
+from umbra.building.plugin import PluginOptions
 from umbra.cache import write_atomically
 from umbra.errors import ExitCode, UserError
-from umbra.plugin import PluginOptions
 
 SCHEMA = 1
 LEVELS = ("device", "engine", "testbed", "emulated")
@@ -117,7 +118,7 @@ class Bench:
         """Runs the levels one after the other; what fails is in `failures`, and the rest goes on."""
         started, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
         result = {"schema": SCHEMA, "machine": measure.machine(),
-                  "versions": {"qemu": self._qemu.version, "umbra": products.tree_version()},
+                  "versions": {"qemu": self._qemu.version, "umbra": project.version()},
                   "conditions": {"started": started, "arguments": sys.argv[1:], "load_before": os.getloadavg()[0]},
                   "levels": {}}
         for level in self._levels:
@@ -175,7 +176,7 @@ def load(path: Path) -> dict:
 
 
 def new_folder(options: argparse.Namespace) -> Path:
-    folder = (options.out or products.TREE / "build/bench" / time.strftime("%Y%m%d-%H%M%S")).resolve()
+    folder = (options.out or project.TREE / "build/bench" / time.strftime("%Y%m%d-%H%M%S")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

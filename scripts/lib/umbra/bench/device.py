@@ -5,9 +5,10 @@ import dataclasses
 import json
 from pathlib import Path
 
-from umbra import plugin, progress
+from umbra import progress
 from umbra.bench.figures import Spread, duration, ratio, timed, times
-from umbra.build_environment import environment
+from umbra.building import plugin
+from umbra.building.environment import environment
 from umbra.errors import ExitCode, UserError
 from umbra.table import quantity
 

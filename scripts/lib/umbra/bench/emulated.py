@@ -11,8 +11,9 @@ import dataclasses
 import fnmatch
 from pathlib import Path
 
-from umbra import measure, products
+from umbra import measure
 from umbra.bench.figures import Spread, ratio, significant, with_spread
+from umbra.building import products
 from umbra.errors import ExitCode, UserError
 from umbra.table import quantity
 from umbra.vm.config import GuestConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from umbra import progress
 from umbra.bench.figures import Spread, timed, times
-from umbra.build_environment import environment
+from umbra.building.environment import environment
 from umbra.errors import ExitCode, UserError
 from umbra.table import quantity
 

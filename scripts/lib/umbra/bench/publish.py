@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 from umbra.bench import report
-from umbra.build_environment import PROJECT
 from umbra.cache import write_atomically
 from umbra.errors import ExitCode, UserError
+from umbra.project import TREE
 
-BENCH = PROJECT / "tests/bench"
+BENCH = TREE / "tests/bench"
 BEGIN = "<!-- The rest, down to the end mark, is written by scripts/bench --publish. -->"
 END = "<!-- End of what scripts/bench --publish writes. -->"
 

@@ -7,7 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from umbra import command, kernel, patches, products
+from umbra import command, project
+from umbra.building import kernel, patches
 from umbra.errors import ExitCode, UserError
 from umbra.regress import junit, ktap, selftest, subject
 from umbra.regress.baseline import Baseline
@@ -18,7 +19,7 @@ from umbra.regress.scene import Outcome, Record, Scene, Verdict, choose, play
 from umbra.regress.subject import BuildFailed, SubjectOptions
 
 VIOMMUS = ("umbra", "qemu-intel")
-BASELINE = products.TREE / "tests" / "regress" / "baseline.json"
+BASELINE = project.TREE / "tests" / "regress" / "baseline.json"
 BUILD_CASE = "build"
 # Seconds for the life of one guest. A kernel with lockdep and KASAN is several times slower.
 _LIMIT, _DEBUG_LIMIT = 900.0, 3600.0
@@ -164,7 +165,7 @@ def main(arguments: list[str]) -> int:
     if options.list:
         print("\n".join(chosen))
         return ExitCode.PASS
-    out = options.out or products.TREE / "build/regress" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    out = options.out or project.TREE / "build/regress" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     if out.exists() and any(out.iterdir()):
         raise UserError(ExitCode.USAGE, f"--out {out}: not empty.")
     out.mkdir(parents=True, exist_ok=True)

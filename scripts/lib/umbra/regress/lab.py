@@ -7,10 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from umbra import products
+from umbra.building import cpio, products
 from umbra.errors import ExitCode, UserError
 from umbra.regress.subject import Subject
-from umbra.vm import cpio
 from umbra.vm.config import TESTBED_MEMORY, GuestConfig, kvm_runs_guests
 from umbra.vm.guest import Guest, fresh_directory
 from umbra.vm.host import LocalHost, TestbedHost

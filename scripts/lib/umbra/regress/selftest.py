@@ -6,7 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from umbra import patches, products
+from umbra import project
+from umbra.building import patches
 from umbra.regress import subject
 from umbra.regress.baseline import Baseline
 from umbra.regress.direct import Kunit, PlainBoot, Releases
@@ -15,7 +16,7 @@ from umbra.regress.matrix import Matrix
 from umbra.regress.scene import Failed, Outcome, Record, Scene, Verdict, play
 from umbra.regress.subject import BuildFailed, SubjectOptions
 
-BROKEN = products.TREE / "tests" / "regress" / "broken-patches"
+BROKEN = project.TREE / "tests" / "regress" / "broken-patches"
 _EXPECTED = BROKEN / "expected.json"
 
 

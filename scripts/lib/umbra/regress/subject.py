@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from umbra import cache, kernel, patches, progress
-from umbra.kernel import KernelOptions, KernelProduct
+from umbra import cache, progress
+from umbra.building import kernel, patches
+from umbra.building.kernel import KernelOptions, KernelProduct
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,10 @@ import os
 import shlex
 from pathlib import Path
 
-from umbra.build_environment import PROJECT
 from umbra.errors import ExitCode, UserError
+from umbra.project import TREE
 
-CONFIGS = PROJECT / "qemu-configs"
+CONFIGS = TREE / "qemu-configs"
 VIOMMUS = ("umbra", "qemu-intel", "qemu-virtio", "none")
 MAX_PASSTHROUGH = 4
 # For guests that measure or test on the testbed: VFIO clears and pins all of a guest's memory before it starts, which

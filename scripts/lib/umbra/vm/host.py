@@ -13,8 +13,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from umbra.building import cpio
 from umbra.errors import ExitCode, UserError
-from umbra.vm import cpio
 from umbra.vm.config import CONFIGS, FIRMWARE, GuestConfig, arguments_of
 from umbra.vm.event_log import EventLog
 from umbra.vm.host_agent import HostAgent, decoded, encoded

@@ -4,11 +4,11 @@
 import dataclasses
 from pathlib import Path
 
-from umbra import products
-from umbra.images import Images
-from umbra.kernel import KernelProduct
-from umbra.products import BuildOptions
-from umbra.qemu import QemuProduct
+from umbra.building import products
+from umbra.building.images import Images
+from umbra.building.kernel import KernelProduct
+from umbra.building.products import BuildOptions
+from umbra.building.qemu import QemuProduct
 from umbra.vm.config import kvm_runs_guests
 from umbra.vm.host import TestbedHost, TestbedOptions
 

@@ -2,7 +2,7 @@
 """Builds Linux for guests and for the testbed host: `allnoconfig` plus the fragments in qemu-configs/kernel/.
 
 Trees live in the cache. A stock tree is one source version with one configuration; a patched tree is a copy of it that
-follows a patch series (umbra.patches). What the VMs need is copied out of a tree into a product folder:
+follows a patch series (umbra.building.patches). What the VMs need is copied out of a tree into a product folder:
 
     bzImage  config  System.map  Module.symvers  *.ko  kunit/*.ko  dma_map_benchmark  build-info.json
 """
@@ -14,14 +14,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from umbra import cache, command, debian_source, packages, patches, progress
-from umbra.build_environment import PROJECT, environment, jobs
+from umbra import cache, command, progress
+from umbra.building import debian_source, packages, patches
+from umbra.building.environment import environment, jobs
 from umbra.errors import ExitCode, UserError
+from umbra.project import TREE
 
-FRAGMENTS = PROJECT / "qemu-configs" / "kernel"
+FRAGMENTS = TREE / "qemu-configs" / "kernel"
 DEFAULT_FRAGMENTS = ("base", "vfio-host", "guest")
-SERIES = PROJECT / "guest-kernel-patches" / "linux-6.12"
-GUEST_MODULE = PROJECT / "tests" / "guest" / "module"
+SERIES = TREE / "guest-kernel-patches" / "linux-6.12"
+GUEST_MODULE = TREE / "tests" / "guest" / "module"
 
 # What only a kernel with a series can have. A series need not have all of it.
 SERIES_FRAGMENT = FRAGMENTS / "series.config"

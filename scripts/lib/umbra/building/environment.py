@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from umbra import cache
+from umbra.project import TREE
 
-PROJECT = Path(__file__).resolve().parents[3]
 _CCACHE_WRAPPERS = Path("/usr/lib/ccache")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -25,7 +25,7 @@ def jobs() -> int:
 def plain_environment(**more: str) -> dict[str, str]:
     """A copy of the process's environment, cleaned. A ccache that is called keeps its objects in our cache, and what
     one clone of the project has compiled serves the others: the folder's name does not count."""
-    ours = {"CCACHE_DIR": str(cache.root() / "ccache"), "CCACHE_BASEDIR": str(PROJECT), "CCACHE_NOHASHDIR": "1"}
+    ours = {"CCACHE_DIR": str(cache.root() / "ccache"), "CCACHE_BASEDIR": str(TREE), "CCACHE_NOHASHDIR": "1"}
     cleaned = {name: value for name, value in os.environ.items() if name not in _DROPPED}
     return ours | cleaned | {"PATH": _SYSTEM_PATH, "LC_ALL": "C.UTF-8"} | more
 

@@ -15,12 +15,14 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from umbra import cache, command, debian_source, packages, patches, progress
-from umbra.build_environment import PROJECT, environment, jobs
+from umbra import cache, command, progress
+from umbra.building import debian_source, packages, patches
+from umbra.building.environment import environment, jobs
 from umbra.errors import ExitCode, UserError
+from umbra.project import TREE
 
 DEFAULT_VERSION = "10.0"
-PATCHES = PROJECT / "qemu-configs" / "patches"
+PATCHES = TREE / "qemu-configs" / "patches"
 # What --version and QMP's query-version say of a QEMU with the patches.
 PACKAGE_VERSION = "with Umbra's patches"
 # Where each branch may be found; the last resort comes last.

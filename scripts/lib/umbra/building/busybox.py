@@ -7,9 +7,10 @@ one machine can test with both.
 
 from pathlib import Path
 
-from umbra import cache, debian_source, progress
+from umbra import cache, progress
+from umbra.building import debian_source
+from umbra.building.images import BUSYBOX
 from umbra.errors import UserError
-from umbra.images import BUSYBOX
 
 RELEASES = ("bookworm", "trixie")
 

@@ -8,8 +8,9 @@ a guest that a nested emulator runs.
 import subprocess
 from pathlib import Path
 
-from umbra import cache, debian_source, packages, progress
-from umbra.build_environment import environment, jobs
+from umbra import cache, progress
+from umbra.building import debian_source, packages
+from umbra.building.environment import environment, jobs
 from umbra.errors import ExitCode, UserError
 
 _CONFIGURE = ("--build-static", "--disable-native", "--disable-numa", "--disable-rdma", "--disable-rados", "--disable-rbd",

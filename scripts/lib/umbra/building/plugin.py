@@ -5,12 +5,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from umbra import cache, command, packages, progress, qemu
-from umbra.build_environment import PROJECT, jobs, plain_environment, program
+from umbra import cache, command, progress
+from umbra.building import packages, qemu
+from umbra.building.environment import jobs, plain_environment, program
+from umbra.building.qemu import QemuOptions, QemuProduct
 from umbra.errors import ExitCode, UserError
-from umbra.qemu import QemuOptions, QemuProduct
+from umbra.project import TREE
 
-BUILD = PROJECT / "build" / "release"
+BUILD = TREE / "build" / "release"
 _COMPILERS = {"C": "gcc", "CXX": "g++"}
 
 
@@ -55,7 +57,7 @@ def build(options: PluginOptions, emulator: QemuProduct | None, targets: Sequenc
         launcher = program("ccache") or ""
         definitions |= _compilers() | {f"CMAKE_{name}_COMPILER_LAUNCHER": launcher for name in _COMPILERS}
         progress.run(f"Configuring {options.build.name}",
-                     ["cmake", "-S", PROJECT, "-B", options.build, "-G", "Ninja",
+                     ["cmake", "-S", TREE, "-B", options.build, "-G", "Ninja",
                       *(f"-D{name}={value}" for name, value in definitions.items())],
                      log, env=plain_environment(), keep_open=[descriptor])
         progress.run(f"Building {options.build.name}",
@@ -77,7 +79,7 @@ def _drop_foreign_cache(folder: Path) -> None:
         return
     # Lines are NAME:TYPE=VALUE.
     known = {line.partition(":")[0]: line.partition("=")[2] for line in memory.read_text(errors="replace").splitlines()}
-    wanted = {"CMAKE_HOME_DIRECTORY": str(PROJECT), "CMAKE_GENERATOR": "Ninja", "CMAKE_CACHEFILE_DIR": str(folder)}
+    wanted = {"CMAKE_HOME_DIRECTORY": str(TREE), "CMAKE_GENERATOR": "Ninja", "CMAKE_CACHEFILE_DIR": str(folder)}
     wanted |= _compilers()
     if any(known.get(name) != value for name, value in wanted.items()):
         cache.remove(folder)

@@ -5,7 +5,7 @@
                    tests/guest/image/{common,guest}
     testbed host   busybox, QEMU with its libraries and firmware, tests/guest/image/{common,host}
 
-A launcher appends further cpio archives to these (umbra.vm.cpio), for instance the guest's own kernel and initrd or
+A launcher appends further cpio archives to these (umbra.building.cpio), for instance the guest's own kernel and initrd or
 modules of another kernel: a later archive's file replaces an earlier one's.
 """
 
@@ -17,15 +17,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from umbra import cache, command, fio, kernel, packages, progress, qemu
-from umbra.build_environment import PROJECT, environment
+from umbra import cache, command, progress
+from umbra.building import cpio, fio, kernel, packages, qemu
+from umbra.building.environment import environment
+from umbra.building.kernel import KernelOptions, KernelProduct
+from umbra.building.qemu import QemuOptions, QemuProduct
 from umbra.errors import ExitCode, UserError
-from umbra.kernel import KernelOptions, KernelProduct
-from umbra.qemu import QemuOptions, QemuProduct
-from umbra.vm import cpio
+from umbra.project import TREE
 
-OVERLAYS = PROJECT / "tests" / "guest" / "image"
-PROGRAMS = PROJECT / "tests" / "guest" / "program"
+OVERLAYS = TREE / "tests" / "guest" / "image"
+PROGRAMS = TREE / "tests" / "guest" / "program"
 BUSYBOX = Path("/bin/busybox")
 # What QEMU loads for q35 with a kernel given on the command line. Each is searched for in both folders.
 _FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"))

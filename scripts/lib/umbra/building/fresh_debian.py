@@ -15,9 +15,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from umbra import cache, debian_source, packages, progress
-from umbra.build_environment import PROJECT
+from umbra import cache, progress
+from umbra.building import debian_source, packages
 from umbra.errors import ExitCode, UserError
+from umbra.project import TREE
 
 RELEASE = "trixie"
 _TREE = "/root/umbra"
@@ -130,15 +131,15 @@ def carried_files(archive: debian_source.Entry, settings: str) -> list[Path]:
 def _copy_tree(target: Path) -> None:
     """The project as it is, without what git ignores; outside of a clone, without the build folder."""
     try:
-        listed = subprocess.run(["git", "-C", PROJECT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        listed = subprocess.run(["git", "-C", TREE, "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
                                 capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        shutil.copytree(PROJECT, target, symlinks=True, ignore=shutil.ignore_patterns("build", ".git"))
+        shutil.copytree(TREE, target, symlinks=True, ignore=shutil.ignore_patterns("build", ".git"))
         return
     for name in filter(None, listed.split("\0")):
-        if (PROJECT / name).exists():
+        if (TREE / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, target / name, follow_symlinks=False)
+            shutil.copy2(TREE / name, target / name, follow_symlinks=False)
 
 
 def _succeeds(command: Sequence[str], root: Path, kept: Path) -> bool:

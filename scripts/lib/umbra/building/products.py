@@ -5,15 +5,14 @@
 """
 
 import dataclasses
-import subprocess
 from pathlib import Path
 
-from umbra import images, kernel, packages, plugin, qemu
-from umbra.build_environment import PROJECT as TREE
-from umbra.images import Images
-from umbra.kernel import KernelOptions, KernelProduct
-from umbra.plugin import PluginOptions
-from umbra.qemu import QemuOptions, QemuProduct
+from umbra.building import images, kernel, packages, plugin, qemu
+from umbra.building.images import Images
+from umbra.building.kernel import KernelOptions, KernelProduct
+from umbra.building.plugin import PluginOptions
+from umbra.building.qemu import QemuOptions, QemuProduct
+from umbra.project import TREE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,16 +51,6 @@ def plugin_sources_present() -> bool:
 def patches_present() -> bool:
     """True if this tree has patches for the guest kernel."""
     return kernel.SERIES.is_dir()
-
-
-def tree_version() -> str | None:
-    """Which state of the project this is, as git names it; None outside of a git clone."""
-    try:
-        reply = subprocess.run(["git", "-C", TREE, "describe", "--always", "--dirty", "--tags"], capture_output=True,
-                               text=True, check=False)
-    except OSError:
-        return None
-    return reply.stdout.strip() or None
 
 
 def built() -> dict[str, Path | None]:
