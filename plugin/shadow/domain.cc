@@ -7,31 +7,6 @@
 #include "plugin/shadow/table_sync.h"
 
 namespace umbra::shadow {
-namespace {
-
-void add(telemetry::SyncCounters& sum, const telemetry::SyncCounters& part) {
-    sum.tables_compared += part.tables_compared;
-    sum.tables_skipped += part.tables_skipped;
-    sum.entries_changed += part.entries_changed;
-    sum.leaves_mapped += part.leaves_mapped;
-    sum.leaves_unmapped += part.leaves_unmapped;
-    sum.pages_mapped += part.pages_mapped;
-    sum.pages_unmapped += part.pages_unmapped;
-    sum.resizes += part.resizes;
-    sum.invalid_entries += part.invalid_entries;
-    sum.not_ram += part.not_ram;
-    sum.refused_mappings += part.refused_mappings;
-    sum.refused_tables += part.refused_tables;
-    sum.loops += part.loops;
-}
-
-// Sets a value "as of now" of one domain to `now`, and moves the unit's sum over all domains along.
-void move_gauge(std::uint64_t& domain, std::uint64_t& unit, std::uint64_t now) {
-    unit += now - domain;
-    domain = now;
-}
-
-}  // namespace
 
 Domain::Domain(const DomainKey& key, UnitResources& unit)
     : key_(key),
@@ -44,11 +19,10 @@ Domain::Domain(const DomainKey& key, UnitResources& unit)
 }
 
 Domain::~Domain() {
-    telemetry::SyncCounters& domain = counters_.sync;
     telemetry::SyncCounters& unit = unit_.counters.sync;
-    move_gauge(domain.leaves, unit.leaves, 0);
-    move_gauge(domain.tables, unit.tables, 0);
-    move_gauge(domain.mirror_bytes, unit.mirror_bytes, 0);
+    unit.leaves -= counters_.sync.leaves;
+    unit.tables -= counters_.sync.tables;
+    unit.mirror_bytes -= counters_.sync.mirror_bytes;
 }
 
 // ---- Devices ----
@@ -156,13 +130,12 @@ bool Domain::walk(SyncJob& job, SyncRun& run, DeltaBuilder& delta) {
 }
 
 void Domain::finish(SyncJob& job) {
-    const auto trigger = static_cast<std::size_t>(job.trigger);
-    ++counters_.sync.syncs[trigger];
-    ++unit_.counters.sync.syncs[trigger];
-    telemetry::SyncLatency& latency = unit_.counters.latency[trigger];
-    latency.compare_ns.record(job.compare_ns);
-    latency.host_ns.record(job.host_ns);
-    latency.total_ns.record(job.compare_ns + job.host_ns);
+    ++counters_.sync.syncs[job.trigger];
+    ++unit_.counters.sync.syncs[job.trigger];
+    telemetry::SyncLatency& latency = unit_.counters.latency[job.trigger];
+    latency.compare.record(job.compare_ns);
+    latency.host.record(job.host_ns);
+    latency.total.record(job.compare_ns + job.host_ns);
 
     if (log_.quiet()) {
         return;
@@ -201,30 +174,16 @@ void Domain::heal_refusals(const SyncJob& job) {
 
 // ---- Counters ----
 
-void Domain::account(const telemetry::SyncCounters& tally) {
-    telemetry::SyncCounters& domain = counters_.sync;
-    telemetry::SyncCounters& unit = unit_.counters.sync;
-    add(domain, tally);
-    add(unit, tally);
-    move_gauge(domain.leaves, unit.leaves, leaves_.count);
-    move_gauge(domain.tables, unit.tables, leaves_.mirror.tables());
-    move_gauge(domain.mirror_bytes, unit.mirror_bytes, leaves_.mirror.bytes());
-    for (telemetry::SyncCounters* counters : {&domain, &unit}) {
-        counters->leaves_peak = std::max(counters->leaves_peak, counters->leaves);
-        counters->tables_peak = std::max(counters->tables_peak, counters->tables);
-    }
+void Domain::account(telemetry::SyncCounters tally) {
+    tally.leaves = leaves_.count - counters_.sync.leaves;
+    tally.tables = leaves_.mirror.tables() - counters_.sync.tables;
+    tally.mirror_bytes = leaves_.mirror.bytes() - counters_.sync.mirror_bytes;
+    counters_.sync += tally;
+    unit_.counters.sync += tally;
 }
 
 void Domain::clear_counters() {
-    const telemetry::SyncCounters sync = counters_.sync;
-    const telemetry::HostCounters host = counters_.host;
-    counters_ = {};
-    counters_.sync.leaves = counters_.sync.leaves_peak = sync.leaves;
-    counters_.sync.tables = counters_.sync.tables_peak = sync.tables;
-    counters_.sync.mirror_bytes = sync.mirror_bytes;
-    counters_.host.live_mappings = counters_.host.live_mappings_peak = host.live_mappings;
-    counters_.host.pinned_bytes = host.pinned_bytes;
-    counters_.host.missing_leaves = host.missing_leaves;
+    counters_.clear();
 }
 
 }  // namespace umbra::shadow

@@ -21,6 +21,7 @@
 #include <tuple>
 #include <vector>
 
+#include "counter_types.h"
 #include "plugin/shadow/bindings.h"
 #include "plugin/shadow/delta_builder.h"
 #include "plugin/shadow/domain_leaves.h"
@@ -33,7 +34,6 @@
 #include "plugin/shadow/sync_run.h"
 #include "plugin/shadow/trouble_log.h"
 #include "plugin/shadow/unit_resources.h"
-#include "plugin/telemetry/shadow_counters.h"
 
 namespace umbra::shadow {
 
@@ -95,7 +95,7 @@ class Domain {
     [[nodiscard]] bool advance(SyncJob& job, SyncRun& run, DeltaBuilder& delta);
     void finish(SyncJob& job);
     // Adds the counts of one call to the counters of domain and unit.
-    void account(const telemetry::SyncCounters& tally);
+    void account(telemetry::SyncCounters tally);
     // Trouble with host calls is told once for all devices, so it has healed when no device misses
     // a leaf, or has anything stuck.
     void heal_calls();

@@ -56,24 +56,14 @@ HostBinding::HostBinding(HostMapper& mapper, telemetry::HostCounters& device,
     : mapper_(mapper), sinks_{&device, &unit, nullptr} {}
 
 void HostBinding::apply() {
+    tally_.counts.live_mappings = static_cast<std::uint64_t>(tally_.live);
+    tally_.counts.pinned_bytes = static_cast<std::uint64_t>(tally_.pinned);
+    tally_.counts.missing_leaves = static_cast<std::uint64_t>(tally_.missing);
     for (telemetry::HostCounters* sink : sinks_) {
         if (sink == nullptr) {
             continue;
         }
-        const telemetry::HostCounters& counts = tally_.counts;
-        sink->map_calls += counts.map_calls;
-        sink->unmap_calls += counts.unmap_calls;
-        sink->bytes_mapped += counts.bytes_mapped;
-        sink->bytes_unmapped += counts.bytes_unmapped;
-        sink->map_failures += counts.map_failures;
-        sink->unmap_failures += counts.unmap_failures;
-        sink->map_retries += counts.map_retries;
-        sink->unmap_retries += counts.unmap_retries;
-        sink->splits += counts.splits;
-        sink->live_mappings += static_cast<std::uint64_t>(tally_.live);
-        sink->live_mappings_peak = std::max(sink->live_mappings_peak, sink->live_mappings);
-        sink->pinned_bytes += static_cast<std::uint64_t>(tally_.pinned);
-        sink->missing_leaves += static_cast<std::uint64_t>(tally_.missing);
+        *sink += tally_.counts;
     }
     tally_ = {};
 }
@@ -146,7 +136,7 @@ void HostBinding::leave() {
     }
     tally_.live = stuck_mappings - static_cast<std::int64_t>(sinks_[0]->live_mappings);
     tally_.pinned = stuck_bytes - static_cast<std::int64_t>(sinks_[0]->pinned_bytes);
-    tally_.counts.bytes_unmapped = static_cast<std::uint64_t>(-tally_.pinned);
+    tally_.counts.unmap.bytes = static_cast<std::uint64_t>(-tally_.pinned);
     tally_.missing = -static_cast<std::int64_t>(sinks_[0]->missing_leaves);
     missing_.clear();
     lost_.clear();
@@ -163,7 +153,7 @@ void HostBinding::leave() {
 // ---- Host calls ----
 
 HostResult HostBinding::unmap(Iova iova, std::uint64_t bytes) {
-    ++tally_.counts.unmap_calls;
+    ++tally_.counts.unmap.calls;
     const HostResult result = mapper_.unmap(iova, bytes);
     if (result.ok()) {
         limit_hit_ = false;
@@ -171,7 +161,7 @@ HostResult HostBinding::unmap(Iova iova, std::uint64_t bytes) {
             trim_stuck(iova, bytes);
         }
     } else {
-        ++tally_.counts.unmap_failures;
+        ++tally_.counts.unmap.failures;
     }
     return result;
 }
@@ -187,8 +177,8 @@ bool HostBinding::map(const HostMapping& mapping) {
 }
 
 void HostBinding::mapped(std::span<const HostMapping> mappings, std::uint64_t bytes) {
-    tally_.counts.map_calls += mappings.size();
-    tally_.counts.bytes_mapped += bytes;
+    tally_.counts.map.calls += mappings.size();
+    tally_.counts.map.bytes += bytes;
     tally_.pinned += static_cast<std::int64_t>(bytes);
     tally_.live += static_cast<std::int64_t>(mappings.size());
     // The host would have refused one if anything were left there.
@@ -198,8 +188,8 @@ void HostBinding::mapped(std::span<const HostMapping> mappings, std::uint64_t by
 }
 
 void HostBinding::not_mapped(const HostMapping& mapping, int error) {
-    ++tally_.counts.map_calls;
-    ++tally_.counts.map_failures;
+    ++tally_.counts.map.calls;
+    ++tally_.counts.map.failures;
     limit_hit_ = limit_hit_ || error == ENOSPC;
     const IovaRange range = range_of(mapping.iova, mapping.bytes);
     // What is to stay of a split whose unmap was refused is still there as part of that.
@@ -235,7 +225,7 @@ void HostBinding::unmap_call(const Plan& plan, const UnmapCall& call) {
 void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
     tally_.live -= static_cast<std::int64_t>(part.mappings);
     tally_.pinned -= static_cast<std::int64_t>(part.mapped_bytes);
-    tally_.counts.bytes_unmapped += part.mapped_bytes;
+    tally_.counts.unmap.bytes += part.mapped_bytes;
     if (part.rests != 0) {
         ++tally_.counts.splits;
     }
@@ -245,7 +235,7 @@ void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
             // It was not mapped here, so it did not go either.
             tally_.live += rest.first_of_mapping ? 1 : 0;
             tally_.pinned += static_cast<std::int64_t>(rest.mapping.bytes);
-            tally_.counts.bytes_unmapped -= rest.mapping.bytes;
+            tally_.counts.unmap.bytes -= rest.mapping.bytes;
         }
         if (map(rest.mapping)) {
             if (!missing_.empty()) {
@@ -386,7 +376,7 @@ bool HostBinding::map_pieces(LeafRef leaf) {
     if (const HostResult undone = unmap(leaf.iova(), leaf.bytes()); undone.ok()) {
         tally_.live -= static_cast<std::int64_t>(mappings);
         tally_.pinned -= static_cast<std::int64_t>(mapped);
-        tally_.counts.bytes_unmapped += mapped;
+        tally_.counts.unmap.bytes += mapped;
     } else {
         log_->report(Trouble::unmap_refused, range_of(leaf.iova(), leaf.bytes()), undone.error());
         stuck_.push_back({leaf.iova(), leaf.bytes(), mappings, mapped});
@@ -429,7 +419,7 @@ void HostBinding::trim_stuck(Iova iova, std::uint64_t bytes) {
         } else {
             tally_.live -= static_cast<std::int64_t>(stuck.mappings);
             tally_.pinned -= static_cast<std::int64_t>(stuck.mapped_bytes);
-            tally_.counts.bytes_unmapped += stuck.mapped_bytes;
+            tally_.counts.unmap.bytes += stuck.mapped_bytes;
             stuck = stuck_.back();
             stuck_.pop_back();
         }
@@ -447,7 +437,7 @@ bool HostBinding::retry_unmaps(IovaRange range) {
             continue;
         }
         stuck.round = unmap_round_;
-        ++tally_.counts.unmap_retries;
+        ++tally_.counts.unmap.retries;
         if (unmap(stuck.iova, stuck.bytes).ok()) {
             // Others may have gone or come apart with it, so that nothing is where it was.
             any = true;
@@ -496,7 +486,7 @@ void HostBinding::removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t m
     // The removal will take these away again.
     tally_.live += static_cast<std::int64_t>(mappings);
     tally_.pinned += static_cast<std::int64_t>(mapped_bytes);
-    tally_.counts.bytes_unmapped -= mapped_bytes;
+    tally_.counts.unmap.bytes -= mapped_bytes;
 }
 
 void HostBinding::merged(std::uint64_t before, std::uint64_t after) {
@@ -537,7 +527,7 @@ bool HostBinding::retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& 
         }
         const LeafRef first = mirror_->first_of_run(leaf);
         if (!first_pass_ || lost_.has(first)) {
-            ++tally_.counts.map_retries;
+            ++tally_.counts.map.retries;
         }
         if (try_run(first, mirror_->end_of_run(leaf))) {
             pass.failures = 0;

@@ -26,6 +26,7 @@
 #include <span>
 #include <vector>
 
+#include "counter_types.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/delta.h"
 #include "plugin/shadow/host_mapper.h"
@@ -34,7 +35,6 @@
 #include "plugin/shadow/planner.h"
 #include "plugin/shadow/ram_snapshot.h"
 #include "plugin/shadow/trouble_log.h"
-#include "plugin/telemetry/shadow_counters.h"
 
 namespace umbra::shadow {
 

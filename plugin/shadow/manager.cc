@@ -22,23 +22,6 @@ namespace {
 constexpr std::size_t kUsualJobs = 256;
 constexpr std::uint64_t kNoLimit = std::numeric_limits<std::uint64_t>::max();
 
-// Clears what counts up and keeps what is "as of now".
-void clear(telemetry::HostCounters& counters) {
-    const telemetry::HostCounters now = counters;
-    counters = {};
-    counters.live_mappings = counters.live_mappings_peak = now.live_mappings;
-    counters.pinned_bytes = now.pinned_bytes;
-    counters.missing_leaves = now.missing_leaves;
-}
-
-void clear(telemetry::SyncCounters& counters) {
-    const telemetry::SyncCounters now = counters;
-    counters = {};
-    counters.leaves = counters.leaves_peak = now.leaves;
-    counters.tables = counters.tables_peak = now.tables;
-    counters.mirror_bytes = now.mirror_bytes;
-}
-
 }  // namespace
 
 class Manager::Implementation {
@@ -169,12 +152,11 @@ class Manager::Implementation {
             }
         }
         remove_empty_spaces();
-        telemetry::SyncLatency& latency =
-            counters_.latency[static_cast<std::size_t>(SyncTrigger::context)];
+        telemetry::SyncLatency& latency = counters_.latency[SyncTrigger::context];
         const std::uint64_t total = unit_.clock.now_ns() - start;
-        ++counters_.sync.syncs[static_cast<std::size_t>(SyncTrigger::context)];
-        latency.host_ns.record(total);
-        latency.total_ns.record(total);
+        ++counters_.sync.syncs[SyncTrigger::context];
+        latency.host.record(total);
+        latency.total.record(total);
         held_ns_ = held_ns_.value_or(0) + total;
     }
 
@@ -288,17 +270,12 @@ class Manager::Implementation {
     }
 
     void clear_counters() {
-        clear(counters_.sync);
-        clear(counters_.host);
-        counters_.latency = {};
-        counters_.hold_ns = {};
+        counters_.clear();
         for (auto& [key, space] : spaces_) {
             space->clear_counters();
         }
         for (const auto& member : members_) {
-            clear(member->counters.host);
-            member->counters.attaches = 0;
-            member->counters.detaches = 0;
+            member->counters.clear();
         }
     }
 
@@ -429,7 +406,7 @@ class Manager::Implementation {
 
     void record_hold() {
         if (held_ns_) {
-            counters_.hold_ns.record(*held_ns_);
+            counters_.lock_hold.record(*held_ns_);
             held_ns_.reset();
         }
     }

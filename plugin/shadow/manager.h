@@ -21,13 +21,13 @@
 #include <functional>
 #include <memory>
 
+#include "counter_types.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/device.h"
 #include "plugin/shadow/events.h"
 #include "plugin/shadow/options.h"
 #include "plugin/shadow/ram_map.h"
 #include "plugin/shadow/verify.h"
-#include "plugin/telemetry/shadow_counters.h"
 #include "plugin/vtd/guest_memory.h"
 #include "plugin/vtd/ports.h"
 #include "plugin/vtd/second_stage.h"

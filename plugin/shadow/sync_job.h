@@ -9,8 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "counter_types.h"
 #include "plugin/shadow/bindings.h"
-#include "plugin/telemetry/shadow_counters.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::shadow {

@@ -6,11 +6,11 @@
 // Threading: one thread at a time.
 #pragma once
 
+#include "counter_types.h"
 #include "plugin/shadow/domain_leaves.h"
 #include "plugin/shadow/slice.h"
 #include "plugin/shadow/trouble_log.h"
 #include "plugin/shadow/unit_resources.h"
-#include "plugin/telemetry/shadow_counters.h"
 
 namespace umbra::shadow {
 

@@ -6,6 +6,7 @@
 // Threading: one thread at a time.
 #pragma once
 
+#include "counter_types.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/compare.h"
 #include "plugin/shadow/delta.h"
@@ -16,7 +17,6 @@
 #include "plugin/shadow/planner.h"
 #include "plugin/shadow/ram_map.h"
 #include "plugin/shadow/trouble_log.h"
-#include "plugin/telemetry/shadow_counters.h"
 #include "plugin/vtd/guest_memory.h"
 #include "plugin/vtd/second_stage.h"
 

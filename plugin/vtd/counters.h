@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What a unit counts: invalidations by kind, granularity and path, wait descriptors, queue errors,
-// faults, and for each guest domain how its IOTLB entries fare. Operators read the counters while
-// the machine runs and may clear them; guests never see them.
+// What a unit counts. The counters themselves stand in umbra.proto (messages Snapshot and Domain);
+// this adds two tables: by guest domain, and by fault reason. Operators read the counters while the
+// machine runs and may clear them; guests never see them.
 //
-// Threading: every function may be called from any thread. A counter is one relaxed atomic word, so
-// counting takes no lock, and a reader sees each counter at some recent moment, not all of them at
-// the same one.
+// Threading: every function may be called from any thread. Counting takes no lock, and a reader
+// sees each counter at some recent moment, not all of them at the same one.
 #pragma once
 
 #include <array>
@@ -14,53 +13,23 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "counter_types.h"
 #include "plugin/vtd/fault_reason.h"
 #include "plugin/vtd/invalidation.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::vtd {
 
-class Counter {
-  public:
-    void add(std::uint64_t amount = 1) { value_.fetch_add(amount, std::memory_order_relaxed); }
-    [[nodiscard]] std::uint64_t value() const { return value_.load(std::memory_order_relaxed); }
-    void clear() { value_.store(0, std::memory_order_relaxed); }
-
-  private:
-    std::atomic<std::uint64_t> value_{0};
-};
-
-// How software asked for it: a descriptor in the queue, or the CCMD or IOTLB register.
-enum class InvalidationPath : std::uint8_t { queue, registers };
-inline constexpr std::size_t kInvalidationPaths = 2;
-
-// What made the invalidation queue stop (IQE).
-enum class QueueError : std::uint8_t {
-    tail_out_of_range,  // head or tail beyond the end of the queue
-    fetch_failed,       // the descriptor is not in guest memory
-    bad_type,           // no descriptor of legacy mode, or one of a capability that is off
-    reserved_field,     // a reserved bit is set, or a field has a value beyond its capability
-};
-inline constexpr std::size_t kQueueErrors = 4;
-
-// Lower-case names as they appear in reports: "iotlb-page", "queue", "bad-type".
-[[nodiscard]] const char* name_of(InvalidationKind kind);
-[[nodiscard]] const char* name_of(InvalidationPath path);
-[[nodiscard]] const char* name_of(QueueError error);
+using telemetry::Counter;
+using telemetry::InvalidationPath;
+using telemetry::kInvalidationPaths;
+using telemetry::kQueueErrors;
+using telemetry::name_of;
+using telemetry::QueueError;
 
 // One guest domain. Takes a cache line of its own, so that DMA threads of different domains do not
 // slow each other down.
-struct alignas(64) DomainCounters {
-    Counter iotlb_hits;
-    Counter iotlb_misses;
-    Counter domain_invalidations;  // IOTLB, domain-selective
-    Counter page_invalidations;    // IOTLB, page-selective
-    Counter pages_invalidated;     // 4 KiB pages that those covered
-    Counter faults;                // of DMA that was translated by this domain's table
-
-    [[nodiscard]] bool any() const;
-    void clear();
-};
+struct alignas(64) DomainCounters : telemetry::atomic::DomainCounters {};
 
 // The counters of all 64 Ki possible domains. Memory for 256 neighbouring domains (16 KiB) comes
 // into being when one of them is first counted, which the translation path does at a domain's first
@@ -108,47 +77,24 @@ class DomainTable {
     std::array<std::atomic<Chunk*>, kChunks> chunks_{};
 };
 
-struct Counters {
-    // Invalidations carried out, [kind][path].
-    std::array<std::array<Counter, kInvalidationPaths>, kInvalidationKinds> invalidations;
-    // Register commands that were ignored because they asked for something the unit cannot do.
-    Counter register_commands_refused;
-
-    Counter tail_writes;       // writes to IQT
-    Counter wait_descriptors;  // of which, each on its own account:
-    Counter wait_status;       //   wrote a status
-    Counter wait_interrupt;    //   asked for the completion interrupt
-    Counter wait_fence;        //   had the fence bit
-    Counter wait_status_lost;  // status address is not guest RAM; nothing was written
-    std::array<Counter, kQueueErrors> queue_errors;
-
-    // By fault reason code; DMA and interrupt requests. Each fault is in exactly one of the four
-    // counters after it as well.
-    std::array<Counter, kFaultReasonCodes> faults;
-    Counter faults_recorded;
-    Counter faults_collapsed;   // equal to the newest record, which software has yet to clear
-    Counter faults_overflowed;  // no free recording register, or overflow still set
-    Counter faults_suppressed;  // an FPD bit forbade recording
+struct Counters : telemetry::atomic::UnitCounters {
+    // By fault reason code; DMA and interrupt requests. Each fault is in exactly one counter of
+    // `faults` as well.
+    std::array<Counter, kFaultReasonCodes> fault_reasons;
 
     DomainTable domains;
 
     [[nodiscard]] const Counter& invalidation(InvalidationKind kind, InvalidationPath path) const {
-        return invalidations[static_cast<std::size_t>(kind)][static_cast<std::size_t>(path)];
+        return invalidations[path][kind];
     }
     [[nodiscard]] Counter& invalidation(InvalidationKind kind, InvalidationPath path) {
-        return invalidations[static_cast<std::size_t>(kind)][static_cast<std::size_t>(path)];
-    }
-    [[nodiscard]] const Counter& queue_error(QueueError error) const {
-        return queue_errors[static_cast<std::size_t>(error)];
-    }
-    [[nodiscard]] Counter& queue_error(QueueError error) {
-        return queue_errors[static_cast<std::size_t>(error)];
+        return invalidations[path][kind];
     }
     [[nodiscard]] const Counter& fault(FaultReason reason) const {
-        return faults[static_cast<std::size_t>(reason)];
+        return fault_reasons[static_cast<std::size_t>(reason)];
     }
     [[nodiscard]] Counter& fault(FaultReason reason) {
-        return faults[static_cast<std::size_t>(reason)];
+        return fault_reasons[static_cast<std::size_t>(reason)];
     }
 
     // Sums over all domains; the unit keeps no counter of its own for these, so that a translation

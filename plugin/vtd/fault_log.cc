@@ -39,15 +39,15 @@ void FaultLog::record(const Fault& fault) {
         const std::uint32_t status = registers_.get32(spec::offset::kFaultStatus);
         const bool full = (registers_.get64(upper_half(next_)) & kFault) != 0;
         if (is_newest(low, high)) {
-            counters_.faults_collapsed.add();
+            counters_.faults.collapsed.add();
         } else if (full || (status & kOverflow) != 0) {
-            counters_.faults_overflowed.add();
+            counters_.faults.overflowed.add();
             message = set_status(kOverflow);
         } else {
             // F is in the last word that is written, so software that sees it sees all.
             registers_.set64(record_offset(next_), low);
             registers_.set64(upper_half(next_), high);
-            counters_.faults_recorded.add();
+            counters_.faults.recorded.add();
             if ((status & spec::fault_status::kPending) == 0) {
                 registers_.set32(spec::offset::kFaultStatus,
                                  (status & ~kRecordIndex) | next_ << kRecordIndexShift);

@@ -10,23 +10,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "counter_types.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::vtd {
 
-// Which cache an invalidation concerns, and with which granularity.
-enum class InvalidationKind : std::uint8_t {
-    context_global,
-    context_domain,
-    context_device,
-    iotlb_global,
-    iotlb_domain,
-    iotlb_page,
-    device_tlb,
-    interrupt_global,
-    interrupt_index,
-};
-inline constexpr std::size_t kInvalidationKinds = 9;
+using telemetry::InvalidationKind;
+using telemetry::kInvalidationKinds;
 
 // `kind` says which of the other members mean something. The others have their defaults.
 struct Invalidation {

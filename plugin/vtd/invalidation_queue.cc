@@ -110,9 +110,9 @@ DecodedDescriptor InvalidationQueue::fetch(std::uint64_t head) const {
 
 void InvalidationQueue::complete(const WaitRequest& wait) {
     Counters& counters = parts_.counters;
-    counters.wait_descriptors.add();
+    counters.queue.wait_descriptors.add();
     if (wait.fence) {
-        counters.wait_fence.add();
+        counters.queue.wait_fence.add();
     }
     if (wait.status_write) {
         // Whatever the invalidations before this changed is visible to other threads before the
@@ -120,14 +120,14 @@ void InvalidationQueue::complete(const WaitRequest& wait) {
         std::atomic_thread_fence(std::memory_order_seq_cst);
         if (parts_.memory.write(wait.status_address,
                                 std::as_bytes(std::span(&wait.status_data, 1)))) {
-            counters.wait_status.add();
+            counters.queue.wait_status.add();
         } else {
             // A write to no memory is lost on a bus, too; it is no error of the queue.
-            counters.wait_status_lost.add();
+            counters.queue.wait_status_lost.add();
         }
     }
     if (wait.interrupt) {
-        counters.wait_interrupt.add();
+        counters.queue.wait_interrupt.add();
         RegisterFile& registers = parts_.registers;
         const std::uint32_t before = registers.get32(offset::kInvalidationCompletionStatus);
         registers.set32(offset::kInvalidationCompletionStatus,
@@ -140,7 +140,7 @@ void InvalidationQueue::complete(const WaitRequest& wait) {
 }
 
 void InvalidationQueue::stop(QueueError error) {
-    parts_.counters.queue_error(error).add();
+    parts_.counters.queue.errors[error].add();
     parts_.faults.raise_queue_error();
 }
 

@@ -185,7 +185,7 @@ void Unit::after_write(std::uint32_t offset) {
             iotlb_command_written();
             break;
         case offset::kInvalidationQueueTail:
-            counters_.tail_writes.add();
+            counters_.queue.tail_writes.add();
             queue_.run();
             break;
         case offset::kFaultStatus:
@@ -517,7 +517,7 @@ Translation Unit::without_second_stage(const ContextLookup& context, Iova iova) 
 Translation Unit::report(SourceId source, Iova iova, Access wanted, const Translation& blocked) {
     counters_.fault(blocked.reason).add();
     if (blocked.fault_processing_disabled) {
-        counters_.faults_suppressed.add();
+        counters_.faults.suppressed.add();
     } else {
         fault_log_.record({.source = source,
                            .reason = blocked.reason,
@@ -573,7 +573,7 @@ InterruptResult Unit::remap(SourceId source, std::uint64_t address, std::uint32_
     if (!result.ok) [[unlikely]] {
         counters_.fault(result.reason).add();
         if (result.fault_processing_disabled) {
-            counters_.faults_suppressed.add();
+            counters_.faults.suppressed.add();
         } else {
             fault_log_.record({.source = source,
                                .reason = result.reason,

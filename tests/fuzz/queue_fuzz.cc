@@ -35,7 +35,7 @@ struct Descriptor {
 };
 
 std::uint64_t carried_out(const vtd::Counters& counters) {
-    std::uint64_t sum = counters.wait_descriptors.value();
+    std::uint64_t sum = counters.queue.wait_descriptors.value();
     for (std::size_t kind = 0; kind < vtd::kInvalidationKinds; ++kind) {
         sum += counters
                    .invalidation(static_cast<vtd::InvalidationKind>(kind),

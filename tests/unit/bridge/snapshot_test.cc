@@ -6,9 +6,9 @@
 #include <set>
 #include <string>
 
+#include "counter_types.h"
 #include "plugin/telemetry/json.h"
 #include "plugin/telemetry/schema.h"
-#include "plugin/telemetry/shadow_counters.h"
 #include "plugin/telemetry/wire.h"
 #include "tests/support/fake_machine.h"
 
@@ -55,7 +55,7 @@ TEST_F(SnapshotTest, UmbraProtoHasAFieldForEachName) {
     EXPECT_EQ(names_of<snapshot::QueueErrors>(), errors);
     std::set<std::string_view> triggers;
     for (std::size_t i = 0; i < telemetry::kSyncTriggers; ++i) {
-        triggers.insert(telemetry::name(static_cast<telemetry::SyncTrigger>(i)));
+        triggers.insert(name_of(static_cast<telemetry::SyncTrigger>(i)));
     }
     EXPECT_EQ(names_of<snapshot::SyncTriggers>(), triggers);
     EXPECT_EQ(names_of<snapshot::SyncLatencies>(), triggers);
@@ -65,7 +65,7 @@ TEST_F(SnapshotTest, NamesWhatWasCounted) {
     counters.invalidation(vtd::InvalidationKind::iotlb_page, vtd::InvalidationPath::queue).add(7);
     counters.invalidation(vtd::InvalidationKind::iotlb_global, vtd::InvalidationPath::registers)
         .add(2);
-    counters.queue_error(vtd::QueueError::bad_type).add(4);
+    counters.queue.errors[vtd::QueueError::bad_type].add(4);
     counters.fault(vtd::FaultReason::write_denied).add(3);
     counters.fault(vtd::FaultReason::interrupt_source_refused).add();
     counters.domains.at(DomainId{5}).iotlb_hits.add(~std::uint64_t{0});

@@ -27,7 +27,7 @@ const SourceId kDevice(0, 0x08);
 const SourceId kSecond(0, 0x09);  // another function of the same device
 
 std::uint64_t syncs(const FakeMachine& machine, SyncTrigger trigger) {
-    return machine.manager.counters().sync.syncs.at(static_cast<std::size_t>(trigger));
+    return machine.manager.counters().sync.syncs[trigger];
 }
 std::uint64_t calls(const FakeDevice& device) {
     return device.recorder.map_calls() + device.recorder.unmap_calls();
@@ -573,7 +573,7 @@ TEST(Slices, WorkStopsWhenTheTimeHasComeAndGoesOnLater) {
     EXPECT_GT(slices, 2U);
     EXPECT_EQ(device.recorder.mappings().size(), 6400U);
     EXPECT_EQ(syncs(machine, SyncTrigger::domain), 1U);
-    EXPECT_EQ(machine.manager.counters().hold_ns.count(), slices + 1);
+    EXPECT_EQ(machine.manager.counters().lock_hold.count(), slices + 1);
     const std::uint64_t compared = machine.manager.counters().sync.tables_compared;
 
     // A device that comes to the domain is served in slices too.
@@ -714,27 +714,27 @@ TEST_F(OneDevice, CountersOfUnitDomainAndDeviceAgree) {
     EXPECT_EQ(unit.sync.leaves_mapped, 600U);
     EXPECT_EQ(unit.sync.leaves_unmapped, 100U);
     EXPECT_EQ(unit.sync.leaves, 500U);
-    EXPECT_EQ(unit.host.map_calls, device_.recorder.map_calls());
-    EXPECT_EQ(unit.host.unmap_calls, device_.recorder.unmap_calls());
-    EXPECT_EQ(unit.host.bytes_mapped - unit.host.bytes_unmapped, unit.host.pinned_bytes);
+    EXPECT_EQ(unit.host.map.calls, device_.recorder.map_calls());
+    EXPECT_EQ(unit.host.unmap.calls, device_.recorder.unmap_calls());
+    EXPECT_EQ(unit.host.map.bytes - unit.host.unmap.bytes, unit.host.pinned_bytes);
     unsigned domains = 0;
     machine_.manager.visit_domains([&](const shadow::Manager::DomainView& view) {
         ++domains;
         EXPECT_EQ(view.domain, kDomain);
         EXPECT_EQ(view.devices, 1U);
         EXPECT_EQ(view.counters.sync.leaves_mapped, unit.sync.leaves_mapped);
-        EXPECT_EQ(view.counters.host.map_calls, unit.host.map_calls);
+        EXPECT_EQ(view.counters.host.map.calls, unit.host.map.calls);
     });
     EXPECT_EQ(domains, 1U);
     machine_.manager.visit_devices([&](const shadow::Manager::DeviceView& view) {
         EXPECT_EQ(view.source, kDevice);
-        EXPECT_EQ(view.counters.host.map_calls, unit.host.map_calls);
+        EXPECT_EQ(view.counters.host.map.calls, unit.host.map.calls);
         EXPECT_EQ(view.counters.host.pinned_bytes, unit.host.pinned_bytes);
         EXPECT_EQ(view.counters.attaches, 1U);
     });
     machine_.manager.clear_counters();
     EXPECT_EQ(unit.sync.leaves_mapped, 0U);
-    EXPECT_EQ(unit.host.map_calls, 0U);
+    EXPECT_EQ(unit.host.map.calls, 0U);
     EXPECT_EQ(unit.sync.leaves, 500U);
     EXPECT_EQ(unit.host.pinned_bytes, 500 * kPageSize);
 }
@@ -744,9 +744,9 @@ TEST_F(OneDevice, LatencyIsRecordedByTrigger) {
     invalidate(Iova(0));
     machine_.manager.iotlb_domain(kDomain);
     const auto& latency = machine_.manager.counters().latency;
-    EXPECT_EQ(latency.at(static_cast<std::size_t>(SyncTrigger::page)).total_ns.count(), 1U);
-    EXPECT_EQ(latency.at(static_cast<std::size_t>(SyncTrigger::domain)).total_ns.count(), 1U);
-    EXPECT_GT(latency.at(static_cast<std::size_t>(SyncTrigger::domain)).compare_ns.max(), 0U);
+    EXPECT_EQ(latency[SyncTrigger::page].total.count(), 1U);
+    EXPECT_EQ(latency[SyncTrigger::domain].total.count(), 1U);
+    EXPECT_GT(latency[SyncTrigger::domain].compare.max(), 0U);
 }
 
 TEST_F(OneDevice, TablesWithoutAPresentEntryAreSkipped) {

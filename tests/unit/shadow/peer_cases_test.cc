@@ -177,7 +177,7 @@ TEST_F(PeerCases, MapThatFailedIsToldAndTriedAgain) {
     const auto& host = machine_.manager.counters().host;
     EXPECT_EQ(device_.recorder.mappings().size(), 2U);
     EXPECT_EQ(host.missing_leaves, 2U);
-    EXPECT_GE(host.map_failures, 1U);
+    EXPECT_GE(host.map.failures, 1U);
     ASSERT_EQ(machine_.events.troubles.size(), 1U) << "once a domain";
     EXPECT_EQ(machine_.events.troubles[0].error, ENOSPC);
     EXPECT_EQ(machine_.events.troubles[0].domain, kDomain);
@@ -195,7 +195,7 @@ TEST_F(PeerCases, MapThatFailedIsToldAndTriedAgain) {
     machine_.manager.iotlb_domain(kDomain);
     EXPECT_EQ(mapped(device_.recorder, Iova(0x20'0000)), at(0));
     EXPECT_EQ(host.missing_leaves, 0U);
-    EXPECT_GE(host.map_retries, 2U);
+    EXPECT_GE(host.map.retries, 2U);
     EXPECT_EQ(machine_.events.healings, (std::vector<Trouble>{Trouble::map_failed}));
 }
 

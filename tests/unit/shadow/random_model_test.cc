@@ -536,11 +536,11 @@ class Model {
     }
     [[nodiscard]] std::size_t host_calls() const {
         const auto& host = machine_.manager.counters().host;
-        return host.map_calls + host.unmap_calls;
+        return host.map.calls + host.unmap.calls;
     }
     [[nodiscard]] std::uint64_t bytes_mapped_and_not_unmapped() const {
         const auto& host = machine_.manager.counters().host;
-        return host.bytes_mapped - host.bytes_unmapped;
+        return host.map.bytes - host.unmap.bytes;
     }
     [[nodiscard]] std::uint64_t moments_of_absence() const {
         const auto& counters = machine_.manager.counters();

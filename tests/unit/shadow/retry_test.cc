@@ -81,7 +81,7 @@ TEST_F(Retries, RunThatFailsIsOneFailure) {
     };
     machine_.manager.add_device(second_);
     EXPECT_EQ(mapped(second_.recorder, Iova(0x40'0000)), at(0));
-    EXPECT_EQ(host().map_failures, 1U);
+    EXPECT_EQ(host().map.failures, 1U);
     EXPECT_EQ(host().missing_leaves, 64U);
 
     // One page of it stands for all.
@@ -102,15 +102,15 @@ TEST_F(Retries, RunAcrossTablesThatFailsIsOneFailure) {
         return is_map && iova < Iova(0x4000'0000) ? EINVAL : 0;
     };
     machine_.manager.add_device(second_);
-    EXPECT_EQ(host().map_failures, 1U);
+    EXPECT_EQ(host().map.failures, 1U);
     EXPECT_EQ(mapped(second_.recorder, Iova(0x4000'0000)), at(0));
     // By any part of it, once for each sync.
     invalidate(page(512), 9);
-    EXPECT_EQ(host().map_failures, 2U);
+    EXPECT_EQ(host().map.failures, 2U);
     invalidate(page(1024), 9);
-    EXPECT_EQ(host().map_failures, 3U);
+    EXPECT_EQ(host().map.failures, 3U);
     invalidate(page(0), 0);
-    EXPECT_EQ(host().map_failures, 3U) << "not a part of it";
+    EXPECT_EQ(host().map.failures, 3U) << "not a part of it";
     second_.recorder.fail = nullptr;
     invalidate(page(1099));
     expect_mapped(second_, 500, 1100);
@@ -130,9 +130,9 @@ TEST_F(Retries, RunOfLargeAndSmallLeavesIsFoundByAnyPartOfIt) {
             return is_map ? EINVAL : 0;
         };
         machine_.manager.add_device(second_);
-        const std::uint64_t failures = host().map_failures;
+        const std::uint64_t failures = host().map.failures;
         invalidate(iova);
-        EXPECT_EQ(host().map_failures, failures + 1);
+        EXPECT_EQ(host().map.failures, failures + 1);
         second_.recorder.fail = nullptr;
         invalidate(iova);
         expect_mapped(second_, 511, 1026);
@@ -200,7 +200,7 @@ TEST_F(Retries, SplitOfARunAcrossANewBorderOfRam) {
     EXPECT_EQ(mapped(first_.recorder, page(1)), kNothing);
     expect_mapped(first_, 2, 8, Access::read);
     EXPECT_EQ(first_.recorder.violations(), 0U);
-    EXPECT_EQ(host().map_failures, 0U);
+    EXPECT_EQ(host().map.failures, 0U);
     EXPECT_EQ(host().pinned_bytes, 7 * kPageSize);
     EXPECT_TRUE(machine_.manager.verify().clean());
 }
@@ -248,9 +248,9 @@ TEST_F(Retries, RestOfASplitThatFailedIsTriedByEverySync) {
         expect_mapped(first_, 0, 3);
         EXPECT_EQ(mapped(first_.recorder, page(4)), kNothing);
         EXPECT_EQ(host().missing_leaves, 4U);
-        const std::uint64_t failures = host().map_failures;
+        const std::uint64_t failures = host().map.failures;
         invalidate(touched);
-        EXPECT_EQ(host().map_failures, failures + 1) << "in vain";
+        EXPECT_EQ(host().map.failures, failures + 1) << "in vain";
 
         first_.recorder.entry_limit = 100;
         invalidate(touched);
@@ -285,7 +285,7 @@ TEST_F(Retries, WhatAStuckUnmapTakesAlongComesBack) {
         EXPECT_EQ(host().missing_leaves, 0U);
         EXPECT_EQ(host().live_mappings, 2U);
         EXPECT_EQ(host().pinned_bytes, 7 * kPageSize);
-        EXPECT_EQ(host().bytes_mapped - host().bytes_unmapped, host().pinned_bytes);
+        EXPECT_EQ(host().map.bytes - host().unmap.bytes, host().pinned_bytes);
         EXPECT_TRUE(machine_.manager.verify().clean());
         tables_.unmap_pages(page(0), 8);
         invalidate(page(0), 3);
@@ -373,9 +373,9 @@ TEST_F(Retries, RestsThatFailAreTriedAFewAtATime) {
         return is_map && iova < Iova(40 * kApart) ? EINVAL : 0;
     };
     for (unsigned pass = 0; pass < 6; ++pass) {
-        const std::uint64_t failures = host().map_failures;
+        const std::uint64_t failures = host().map.failures;
         invalidate(Iova(0x4000'0000));
-        EXPECT_LE(host().map_failures - failures, 2 * 16U) << "at most that many in a row";
+        EXPECT_LE(host().map.failures - failures, 2 * 16U) << "at most that many in a row";
     }
     EXPECT_EQ(host().missing_leaves, 40U);
     EXPECT_EQ(mapped(first_.recorder, Iova((kSplits - 1) * kApart + 2 * kPageSize)),
@@ -616,28 +616,26 @@ TEST_F(RetriesInSlices, MapsOfASyncStopWhenTheTimeHasCome) {
     tables_.map_pages(page(0), kRam, 200);
     expect_slices(kFew, [&] { invalidate_domain(); });
     expect_mapped(first_, 0, 200);
-    EXPECT_EQ(host().map_calls, 200U);
-    EXPECT_EQ(host().map_failures, 0U);
-    EXPECT_EQ(host().map_retries, 0U) << "each was tried once";
+    EXPECT_EQ(host().map.calls, 200U);
+    EXPECT_EQ(host().map.failures, 0U);
+    EXPECT_EQ(host().map.retries, 0U) << "each was tried once";
     EXPECT_EQ(host().missing_leaves, 0U);
     EXPECT_TRUE(machine_.events.troubles.empty());
-    EXPECT_EQ(machine_.manager.counters().sync.syncs.at(
-                  static_cast<std::size_t>(telemetry::SyncTrigger::domain)),
-              1U);
+    EXPECT_EQ(machine_.manager.counters().sync.syncs[telemetry::SyncTrigger::domain], 1U);
     EXPECT_TRUE(machine_.manager.verify().clean());
 
     // A device that comes to the domain.
     expect_slices(kFew, [&] { machine_.manager.add_device(second_); });
     expect_mapped(second_, 0, 200);
-    EXPECT_EQ(host().map_calls, 400U);
-    EXPECT_EQ(host().map_retries, 0U);
+    EXPECT_EQ(host().map.calls, 400U);
+    EXPECT_EQ(host().map.retries, 0U);
 
     // Both, by pages.
     tables_.map_pages(page(1024), kRam + 1024 * kPageSize, 200);
     expect_slices(2 * kFew, [&] { invalidate(page(1024), 8); });
     expect_mapped(first_, 1024, 1224);
     expect_mapped(second_, 1024, 1224);
-    EXPECT_EQ(host().map_calls, 800U);
+    EXPECT_EQ(host().map.calls, 800U);
     EXPECT_EQ(host().missing_leaves, 0U);
     EXPECT_EQ(first_.recorder.violations() + second_.recorder.violations(), 0U);
 }
@@ -650,7 +648,7 @@ TEST_F(RetriesInSlices, PagesWhoseInvalidationConcernsMore) {
     expect_slices(kFew, [&] { invalidate(page(8)); });
     expect_mapped(first_, 0, 200, Access::read);
     EXPECT_EQ(host().missing_leaves, 0U);
-    EXPECT_EQ(host().map_retries, 0U);
+    EXPECT_EQ(host().map.retries, 0U);
 }
 
 // More in a row than a pass over what failed before has.
@@ -706,7 +704,7 @@ TEST_F(RetriesInSlices, WhatTheGuestDoesMeanwhile) {
     EXPECT_EQ(first_.recorder.violations(), 0U);
     EXPECT_EQ(host().missing_leaves, 0U);
     EXPECT_EQ(host().pinned_bytes, 100 * kPageSize);
-    EXPECT_EQ(host().bytes_mapped - host().bytes_unmapped, host().pinned_bytes);
+    EXPECT_EQ(host().map.bytes - host().unmap.bytes, host().pinned_bytes);
 }
 
 TEST_F(RetriesInSlices, DeviceThatLeavesMeanwhile) {
@@ -756,7 +754,7 @@ TEST_F(RetriesOfRunsInSlices, LargeMappingsAreMappedOneByOne) {
     }
     expect_slices(1, [&] { invalidate_pages_of_all(); });
     EXPECT_EQ(first_.recorder.mappings().size(), 10U);
-    EXPECT_EQ(host().map_calls, 10U);
+    EXPECT_EQ(host().map.calls, 10U);
 }
 
 }  // namespace

@@ -80,27 +80,22 @@ TEST(Counters, SumsOverDomains) {
 
 TEST(Counters, ClearLeavesNothing) {
     Counters counters;
-    for (auto& paths : counters.invalidations) {
-        for (Counter& counter : paths) {
-            counter.add();
+    for (std::size_t kind = 0; kind < kInvalidationKinds; ++kind) {
+        for (const InvalidationPath path : {InvalidationPath::queue, InvalidationPath::registers}) {
+            counters.invalidation(static_cast<InvalidationKind>(kind), path).add();
         }
     }
-    for (Counter& counter : counters.queue_errors) {
+    for (std::size_t error = 0; error < kQueueErrors; ++error) {
+        counters.queue.errors[static_cast<QueueError>(error)].add();
+    }
+    for (Counter& counter : counters.fault_reasons) {
         counter.add();
     }
-    for (Counter& counter : counters.faults) {
-        counter.add();
-    }
-    Counter* const single[] = {&counters.register_commands_refused,
-                               &counters.tail_writes,
-                               &counters.wait_descriptors,
-                               &counters.wait_status,
-                               &counters.wait_interrupt,
-                               &counters.wait_fence,
-                               &counters.wait_status_lost,
-                               &counters.faults_recorded,
-                               &counters.faults_overflowed,
-                               &counters.faults_suppressed};
+    Counter* const single[] = {&counters.register_commands_refused, &counters.queue.tail_writes,
+                               &counters.queue.wait_descriptors,    &counters.queue.wait_status,
+                               &counters.queue.wait_interrupt,      &counters.queue.wait_fence,
+                               &counters.queue.wait_status_lost,    &counters.faults.recorded,
+                               &counters.faults.overflowed,         &counters.faults.suppressed};
     for (Counter* counter : single) {
         counter->add();
     }
@@ -108,15 +103,15 @@ TEST(Counters, ClearLeavesNothing) {
 
     counters.clear();
 
-    for (const auto& paths : counters.invalidations) {
-        for (const Counter& counter : paths) {
-            EXPECT_EQ(counter.value(), 0U);
+    for (std::size_t kind = 0; kind < kInvalidationKinds; ++kind) {
+        for (const InvalidationPath path : {InvalidationPath::queue, InvalidationPath::registers}) {
+            EXPECT_EQ(counters.invalidation(static_cast<InvalidationKind>(kind), path).value(), 0U);
         }
     }
-    for (const Counter& counter : counters.queue_errors) {
-        EXPECT_EQ(counter.value(), 0U);
+    for (std::size_t error = 0; error < kQueueErrors; ++error) {
+        EXPECT_EQ(counters.queue.errors[static_cast<QueueError>(error)].value(), 0U);
     }
-    for (const Counter& counter : counters.faults) {
+    for (const Counter& counter : counters.fault_reasons) {
         EXPECT_EQ(counter.value(), 0U);
     }
     for (const Counter* counter : single) {

@@ -48,8 +48,8 @@ TEST_F(FaultLogTest, RingFillsThenOverflows) {
     for (unsigned i = 0; i < count; ++i) {
         EXPECT_EQ(source(record(i)), 0x100 + i) << "the lost fault overwrote a record";
     }
-    EXPECT_EQ(unit->counters().faults_recorded.value(), count);
-    EXPECT_EQ(unit->counters().faults_overflowed.value(), 1U);
+    EXPECT_EQ(unit->counters().faults.recorded.value(), count);
+    EXPECT_EQ(unit->counters().faults.overflowed.value(), 1U);
     EXPECT_EQ(unit->counters().fault(FaultReason::root_not_present).value(), count + 1U);
 }
 
@@ -118,7 +118,7 @@ TEST_F(FaultLogTest, RepeatedFaultTakesOneRecord) {
     }
     EXPECT_EQ(read32(kFsts), kPpf);
     EXPECT_FALSE(is_fault(record(1)));
-    EXPECT_EQ(unit->counters().faults_collapsed.value(), 3 * record_count() - 1U);
+    EXPECT_EQ(unit->counters().faults.collapsed.value(), 3 * record_count() - 1U);
     EXPECT_EQ(unit->counters().fault(FaultReason::root_not_present).value(), 3 * record_count());
     // What differs in page, direction, source or reason is another fault, and so is the same one
     // after software has taken note.
@@ -132,7 +132,7 @@ TEST_F(FaultLogTest, RepeatedFaultTakesOneRecord) {
     clear_record(4);
     fault(0x201, 0x6000, Access::write);
     EXPECT_TRUE(is_fault(record(5)));
-    EXPECT_EQ(unit->counters().faults_recorded.value(), 6U);
+    EXPECT_EQ(unit->counters().faults.recorded.value(), 6U);
 }
 
 TEST_F(FaultLogTest, EventIsSentOnceUntilEverythingIsServed) {
@@ -225,7 +225,7 @@ TEST_F(FaultLogTest, FaultProcessingDisableKeepsTheLogEmpty) {
     EXPECT_EQ(read32(kFsts), 0U);
     EXPECT_FALSE(is_fault(record(0)));
     EXPECT_TRUE(messages.sent.empty());
-    EXPECT_EQ(unit->counters().faults_suppressed.value(), 1U);
+    EXPECT_EQ(unit->counters().faults.suppressed.value(), 1U);
     EXPECT_EQ(unit->counters().fault(FaultReason::read_denied).value(), 1U);
     EXPECT_EQ(domain_counters(DomainId{5}).faults.value(), 1U);
 }

@@ -151,7 +151,7 @@ TEST_F(Queue, EverySizeRefusesATailBeyondItsEnd) {
         set_tail(slots);
         EXPECT_EQ(read32(kFsts) & kIqe, kIqe);
         EXPECT_EQ(head(), 2U);
-        EXPECT_EQ(unit->counters().queue_error(QueueError::tail_out_of_range).value(), 1U);
+        EXPECT_EQ(unit->counters().queue.errors[QueueError::tail_out_of_range].value(), 1U);
         EXPECT_EQ(std::count(journal.begin(), journal.end(), "iotlb_domain 0x77"), 0);
         // The tail must be put right before clearing IQE helps.
         write32(kFsts, kIqe);
@@ -180,7 +180,7 @@ TEST_F(Queue, StopsAtABadDescriptorAndGoesOnWhenItIsReplaced) {
     EXPECT_EQ(head(), 1U);
     EXPECT_EQ(read32(kFsts) & kIqe, kIqe);
     EXPECT_EQ(count(*unit, InvalidationKind::iotlb_domain), 1U) << "the one before it took effect";
-    EXPECT_EQ(unit->counters().queue_error(QueueError::bad_type).value(), 1U);
+    EXPECT_EQ(unit->counters().queue.errors[QueueError::bad_type].value(), 1U);
     // As Linux does: the bad descriptor becomes a wait, IQE is cleared, and only the next
     // submission moves the tail.
     put(1, wait_status(kStatus, 0x33));
@@ -201,7 +201,7 @@ TEST_F(Queue, ClearingTheErrorWithoutACureSetsItAgain) {
         write32(kFsts, kIqe);
         EXPECT_EQ(read32(kFsts) & kIqe, kIqe);
         EXPECT_EQ(head(), 0U);
-        EXPECT_EQ(unit->counters().queue_error(QueueError::bad_type).value(), attempt);
+        EXPECT_EQ(unit->counters().queue.errors[QueueError::bad_type].value(), attempt);
     }
 }
 
@@ -220,7 +220,7 @@ TEST_F(Queue, WaitBehindABadDescriptorDoesNotComplete) {
     memory.store(kStatus, std::uint32_t{0});
     submit({iotlb_pages(1, 0x1000, 19), wait_status(kStatus, 1)});
     EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0U);
-    EXPECT_EQ(unit->counters().queue_error(QueueError::reserved_field).value(), 1U);
+    EXPECT_EQ(unit->counters().queue.errors[QueueError::reserved_field].value(), 1U);
 }
 
 TEST_F(Queue, QueueOutsideOfMemoryIsAnError) {
@@ -228,7 +228,7 @@ TEST_F(Queue, QueueOutsideOfMemoryIsAnError) {
     command(kQie);
     set_tail(1);
     EXPECT_EQ(read32(kFsts) & kIqe, kIqe);
-    EXPECT_EQ(unit->counters().queue_error(QueueError::fetch_failed).value(), 1U);
+    EXPECT_EQ(unit->counters().queue.errors[QueueError::fetch_failed].value(), 1U);
     EXPECT_EQ(head(), 0U);
 }
 
@@ -249,8 +249,8 @@ TEST_F(Queue, StatusAddressOutsideOfMemoryIsLostButCounted) {
     submit({wait_status(Gpa(kMemoryBytes), 1), wait_status(kStatus, 2)});
     EXPECT_EQ(head(), 2U);
     EXPECT_EQ(read32(kFsts), 0U);
-    EXPECT_EQ(unit->counters().wait_status_lost.value(), 1U);
-    EXPECT_EQ(unit->counters().wait_status.value(), 1U);
+    EXPECT_EQ(unit->counters().queue.wait_status_lost.value(), 1U);
+    EXPECT_EQ(unit->counters().queue.wait_status.value(), 1U);
     EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 2U);
 }
 
@@ -259,12 +259,12 @@ TEST_F(Queue, WaitCounters) {
     submit({Quads{0x05, 0}, Quads{0x05 | 1 << 6, 0}, wait_interrupt(), wait_status(kStatus, 1),
             Quads{0x05 | 7 << 4 | 9ULL << 32, kStatus.value()}});
     const Counters& counters = unit->counters();
-    EXPECT_EQ(counters.wait_descriptors.value(), 5U);
-    EXPECT_EQ(counters.wait_fence.value(), 2U);
-    EXPECT_EQ(counters.wait_interrupt.value(), 2U);
-    EXPECT_EQ(counters.wait_status.value(), 2U);
+    EXPECT_EQ(counters.queue.wait_descriptors.value(), 5U);
+    EXPECT_EQ(counters.queue.wait_fence.value(), 2U);
+    EXPECT_EQ(counters.queue.wait_interrupt.value(), 2U);
+    EXPECT_EQ(counters.queue.wait_status.value(), 2U);
     EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 9U);
-    EXPECT_EQ(counters.tail_writes.value(), 2U) << "one of them when the queue was set up";
+    EXPECT_EQ(counters.queue.tail_writes.value(), 2U) << "one of them when the queue was set up";
 }
 
 TEST_F(Queue, CompletionEventIsSentOnceUntilSoftwareClearsIt) {
@@ -336,7 +336,7 @@ TEST_F(Queue, ShrinkingARunningQueueBelowItsHeadIsAnError) {
     write64(kIqa, kQueue.value());
     set_tail(10);
     EXPECT_EQ(read32(kFsts) & kIqe, kIqe);
-    EXPECT_EQ(unit->counters().queue_error(QueueError::tail_out_of_range).value(), 1U);
+    EXPECT_EQ(unit->counters().queue.errors[QueueError::tail_out_of_range].value(), 1U);
     command_off(kQie);
     set_tail(0);
     write32(kFsts, kIqe);
@@ -398,8 +398,8 @@ TEST_F(Queue, RandomDescriptorsNeverHangIt) {
         write32(kIcs, 1);
     }
     const Counters& counters = unit->counters();
-    EXPECT_GT(counters.queue_error(QueueError::bad_type).value(), 0U);
-    EXPECT_GT(counters.queue_error(QueueError::reserved_field).value(), 0U);
+    EXPECT_GT(counters.queue.errors[QueueError::bad_type].value(), 0U);
+    EXPECT_GT(counters.queue.errors[QueueError::reserved_field].value(), 0U);
     EXPECT_GT(count(*unit, InvalidationKind::iotlb_page), 0U);
 }
 

@@ -88,8 +88,8 @@ TEST_F(Threads, TranslationsAreRightWhileEverythingIsInvalidated) {
     const Counters& counters = unit->counters();
     EXPECT_EQ(counters.fault(FaultReason::root_not_present).value() +
                   counters.fault(FaultReason::context_not_present).value(),
-              counters.faults_recorded.value() + counters.faults_collapsed.value() +
-                  counters.faults_overflowed.value());
+              counters.faults.recorded.value() + counters.faults.collapsed.value() +
+                  counters.faults.overflowed.value());
 }
 
 TEST_F(Threads, SavesAndResetsBesideFaults) {

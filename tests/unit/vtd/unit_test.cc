@@ -264,7 +264,7 @@ TEST_F(UnitTest, SuppressedInterruptFaultIsCountedNotLogged) {
     start_remapping();
     EXPECT_FALSE(unit->remap(kDevice, 0xfee0'0010 | 5 << 5, 0).ok);
     EXPECT_EQ(read32(kFsts), 0U);
-    EXPECT_EQ(unit->counters().faults_suppressed.value(), 1U);
+    EXPECT_EQ(unit->counters().faults.suppressed.value(), 1U);
 }
 
 TEST_F(UnitTest, ResetLeavesNothingStale) {
