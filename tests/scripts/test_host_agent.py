@@ -70,7 +70,8 @@ class Answers(unittest.TestCase):
 
     def test_a_line_that_is_no_json_ends_the_wait_at_once(self):
         later = time.monotonic() + 600
-        for wait, where in ((lambda: self.agent.ready(later), "boot"), (lambda: self.agent.ask("run 1 AAAA", 600), "run")):
+        for wait, where in ((lambda: self.agent.ready(later), "boot"),
+                            (lambda: self.agent.ask("run 1 AAAA", 600), "run")):
             with self.subTest(where):
                 os.write(self.peer, b'{"event":"result","stdout":"a"bare quote"}\n')
                 with self.assertRaises(UserError) as caught:

@@ -76,9 +76,9 @@ class CompilerWarnings(unittest.TestCase):
             script.write(f"cmake_minimum_required(VERSION 3.25)\ninclude({plugin.TREE}/cmake/warnings.cmake)\n"
                          'umbra_is_mended_for(mended "${id}" "${version}")\nmessage(${mended})\n')
             script.flush()
-            for compiler, version, mended in (("GNU", "12.2.0", True), ("GNU", "14.2.0", True), ("GNU", "13.3.0", False),
-                                              ("GNU", "15.1.0", False), ("GNU", "1.2", False), ("Clang", "14.0.6", False),
-                                              ("", "", False)):
+            for compiler, version, mended in (("GNU", "12.2.0", True), ("GNU", "14.2.0", True),
+                                              ("GNU", "13.3.0", False), ("GNU", "15.1.0", False), ("GNU", "1.2", False),
+                                              ("Clang", "14.0.6", False), ("", "", False)):
                 with self.subTest(f"{compiler} {version}"):
                     done = subprocess.run(["cmake", f"-Did={compiler}", f"-Dversion={version}", "-P", script.name],
                                           capture_output=True, text=True, check=True)

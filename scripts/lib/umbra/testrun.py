@@ -143,7 +143,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error(f"there is no label {label}; the labels are {', '.join(LABELS)}")
     if arguments.jobs < 1:
         parser.error("--jobs must be 1 or more")
-    for name, given in (("a label", arguments.labels), ("--filter", arguments.filter), ("--offline", arguments.offline)):
+    excluded = {"a label": arguments.labels, "--filter": arguments.filter, "--offline": arguments.offline}
+    for name, given in excluded.items():
         if arguments.long and given:
             parser.error(f"--long does not go with {name}")
     arguments.labels = [label for label in LABELS if label in arguments.labels] or list(LABELS)

@@ -40,8 +40,9 @@ def _folder(release: str) -> Path:
 def _fetch(release: str) -> None:
     log = cache.log_file("busybox")
     with cache.new_folder(_folder(release)) as new:
-        _, package = debian_source.fetch("busybox-static", ("1",), (release,), "deb", log,
-                                         lambda suite, version: suite.fetch_package("busybox-static", version, new, log))
+        name = "busybox-static"
+        _, package = debian_source.fetch(name, ("1",), (release,), "deb", log,
+                                         lambda suite, version: suite.fetch_package(name, version, new, log))
         progress.run(f"Unpacking the busybox of {release}", ["dpkg", "-x", package, new / "package"], log)
         # Debian 12 has it in /bin, Debian 13 in /usr/bin.
         next((new / "package").glob("**/bin/busybox")).rename(new / "busybox")

@@ -43,7 +43,7 @@ _OTHER_SETTINGS = ("Acquire::IndexTargets", "Acquire::Changelogs", "Acquire::Com
 
 def check() -> None:
     """Raises UserError if this machine cannot make one."""
-    done = subprocess.run([*namespaces(), "true"], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run([*namespaces(), "true"], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
         raise UserError(ExitCode.ENVIRONMENT, f"A fresh Debian needs root, or user namespaces with a range of ids in "

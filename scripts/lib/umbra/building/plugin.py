@@ -99,7 +99,8 @@ def main() -> None:
     parser = command.Parser(
         prog="build-plugin", description="Builds the plugin, its tools and tests in build/release, after QEMU.",
         epilog="Example: scripts/build-plugin --werror")
-    parser.add_argument("--werror", action="store_true", help="warnings are errors, with the g++ of Debian 12 or 13 (default: off)")
+    parser.add_argument("--werror", action="store_true",
+                        help="warnings are errors, with the g++ of Debian 12 or 13 (default: off)")
     command.add_common_options(parser)
     arguments = parser.parse_args()
     print(ensure(PluginOptions(werror=arguments.werror, offline=arguments.offline, update=arguments.update),
