@@ -58,6 +58,13 @@ class Plan(unittest.TestCase):
         self.assertEqual(done, ["first", "second", "third"])
         self.assertEqual(errors.getvalue().split("\n")[:2], ["Failed: first", "Failed: third"])
 
+    def test_a_debian_that_could_not_be_made_is_a_run_that_failed(self):
+        errors = io.StringIO()
+        error = UserError(ExitCode.ENVIRONMENT, "The archive cannot be reached.")
+        with mock.patch.object(fresh_debian, "run", side_effect=error), contextlib.redirect_stderr(errors):
+            self.assertFalse(testrun.FreshDebianRun((("true",),)).passes(1))
+        self.assertEqual(errors.getvalue(), "The archive cannot be reached.\n")
+
 
 class FreshDebian(unittest.TestCase):
     def test_root_needs_no_user_namespace(self):

@@ -60,7 +60,13 @@ class FreshDebianRun:
         return f"in a fresh {fresh_debian.RELEASE}: {', '.join(' '.join(command) for command in self.commands)}"
 
     def passes(self, _jobs_at_once: int) -> bool:
-        return not fresh_debian.run(self.commands)
+        try:
+            failed = fresh_debian.run(self.commands)
+        except UserError as error:
+            # What other runs found is told all the same.
+            progress.say(str(error))
+            return False
+        return not failed
 
 
 def plan(arguments: argparse.Namespace) -> list[CTestRun | FreshDebianRun]:
