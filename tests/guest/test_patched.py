@@ -10,7 +10,7 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 
 from umbra.project import TREE
-from umbra.regress.matrix import POLICIES
+from umbra.vm.agent_commands import POLICIES
 
 from vm_case import VmCase
 

@@ -12,9 +12,10 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra.bench import __main__ as bench
 from umbra.bench import aims, device, emulated, engine, publish, report, testbed
 from umbra.bench.figures import Spread, duration, significant, timed, times
+from umbra.bench.run import LEVELS, SCHEMA, chosen_levels, levels_with_work, load
+from umbra.commands import bench
 from umbra.errors import ExitCode, UserError
 
 TREE = Path(__file__).resolve().parents[2]
@@ -66,7 +67,7 @@ def engine_entry(name: str, time: float, family=0, instance=0, **more) -> dict:
 
 
 def whole_result(**levels) -> dict:
-    return {"schema": bench.SCHEMA,
+    return {"schema": SCHEMA,
             "machine": {"cpu": "a CPU", "cpus": 2, "memory_bytes": 24 << 30, "kernel": "6.12"},
             "versions": {"qemu": "10.0.13", "umbra": "abc"},
             "conditions": {"started": "2026-01-01 12:00", "minutes": 3.2, "load_before": 0.1, "load_after": 1.5},
@@ -102,10 +103,10 @@ class CommandLine(unittest.TestCase):
         self.assertIn(words, str(raised.exception))
 
     def test_levels(self):
-        self.assertEqual(bench.chosen_levels(bench.parse([])), list(bench.LEVELS))
-        self.assertEqual(bench.chosen_levels(bench.parse(["--quick"])), ["device", "engine"])
+        self.assertEqual(chosen_levels(bench.parse([])), list(LEVELS))
+        self.assertEqual(chosen_levels(bench.parse(["--quick"])), ["device", "engine"])
         # In the order in which they run, whatever the order on the command line.
-        self.assertEqual(bench.chosen_levels(bench.parse(["--level", "testbed", "--level", "device"])),
+        self.assertEqual(chosen_levels(bench.parse(["--level", "testbed", "--level", "device"])),
                          ["device", "testbed"])
 
     def test_refused(self):
@@ -129,7 +130,7 @@ class CommandLine(unittest.TestCase):
                 if text is not None:
                     path.write_text(text)
                 with self.assertRaises(UserError) as raised:
-                    bench.load(path)
+                    load(path)
                 self.assertEqual(raised.exception.code, ExitCode.USAGE)
                 self.assertIn(words, str(raised.exception))
 
@@ -144,12 +145,12 @@ class CommandLine(unittest.TestCase):
 
 class Only(unittest.TestCase):
     def levels(self, *arguments: str) -> list[str]:
-        return bench.levels_with_work(bench.parse(list(arguments)))
+        return levels_with_work(bench.parse(list(arguments)))
 
     def test_levels_at_which_something_has_the_name(self):
-        self.assertEqual(self.levels(), list(bench.LEVELS))
+        self.assertEqual(self.levels(), list(LEVELS))
         self.assertEqual(self.levels("--only", "map-512-psi", "--only", "BM_Walk"), ["device", "engine"])
-        self.assertEqual(self.levels("--only", "d*", "--only", "emulated-*"), list(bench.LEVELS))
+        self.assertEqual(self.levels("--only", "d*", "--only", "emulated-*"), list(LEVELS))
         self.assertEqual(self.levels("--quick", "--only", "d*"), ["device", "engine"])
         # With all its arguments, with the first of them, and by a pattern across them.
         for pattern in ("BM_TranslateHit/pages:1/level:1", "BM_TranslateHit/pages:1", "*level:1"):

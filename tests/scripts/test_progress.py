@@ -60,8 +60,8 @@ class Run(unittest.TestCase):
         self.run_step("sh", "-c", "! read line")
 
     def test_interruption_ends_the_whole_group(self):
-        script = ("import sys; from pathlib import Path; from umbra import command, progress\n"
-                  "command.run(lambda: progress.run('x', ['sh', '-c', 'sleep 600 & echo $! >&3; wait'], "
+        script = ("import sys; from pathlib import Path; from umbra import progress; from umbra.commands import common\n"
+                  "common.run(lambda: progress.run('x', ['sh', '-c', 'sleep 600 & echo $! >&3; wait'], "
                   f"Path({str(self.log)!r}), keep_open=[3]), 'x')\n")
         reader, writer = os.pipe()
         with open(reader, encoding="ascii") as pids:

@@ -13,8 +13,9 @@ from unittest import mock
 
 from umbra import cache
 from umbra.building import kernel, patches
+from umbra.commands import regress
 from umbra.errors import ExitCode, UserError
-from umbra.regress import __main__ as regress, junit, ktap, matrix, order, selftest, subject, trace
+from umbra.regress import junit, ktap, matrix, order, selftest, subject, trace
 from umbra.regress.baseline import Baseline
 from umbra.regress.order import Event, Kind
 from umbra.regress.scene import Failed, Outcome, Record, Scene, Skipped, Verdict, choose, play

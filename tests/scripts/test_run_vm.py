@@ -9,10 +9,10 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra import run_vm
 from umbra.building import products
+from umbra.commands import run_vm
 from umbra.errors import ExitCode, UserError
-from umbra.vm import agent_commands, vfio
+from umbra.vm import agent_commands, launch, vfio
 
 
 class Writing(unittest.TestCase):
@@ -125,7 +125,7 @@ class DryRun(unittest.TestCase):
         nothing = dict.fromkeys(products.built())
         with tempfile.TemporaryDirectory() as folder, \
                 mock.patch.object(products, "built", lambda: nothing), \
-                mock.patch.object(run_vm, "build", side_effect=AssertionError("it built something")):
+                mock.patch.object(launch, "build", side_effect=AssertionError("it built something")):
             text = self.dry_run("--viommu", "umbra", "--out", folder)
             self.assertEqual(list(Path(folder).iterdir()), [])
         for part in ("QEMU_BIN", "KERNEL_STOCK"):

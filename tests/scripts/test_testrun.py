@@ -13,6 +13,7 @@ from unittest import mock
 from umbra import testrun
 from umbra.building import fresh_debian
 from umbra.building.debian_source import Entry
+from umbra.commands import test as command
 from umbra.errors import ExitCode, UserError
 
 ARCHIVE = Entry("http://archive.example/debian", ("bookworm",), ("main",), "/usr/share/keyrings/archive.gpg")
@@ -20,7 +21,8 @@ ARCHIVE = Entry("http://archive.example/debian", ("bookworm",), ("main",), "/usr
 
 class Plan(unittest.TestCase):
     def plan(self, *words: str) -> list[str]:
-        return [run.describe() for run in testrun.plan(testrun.parse(words))]
+        arguments = command.parse(words)
+        return [run.describe() for run in testrun.plan(arguments.labels, arguments.filter, arguments.long)]
 
     def test_default_is_every_label(self):
         self.assertEqual(self.plan(), ["tests of unit, fuzz, qtest, guest"])
@@ -37,7 +39,7 @@ class Plan(unittest.TestCase):
         for words in (["unit"], ["--filter", "Iotlb"], ["--offline"]):
             errors = io.StringIO()
             with self.subTest(words), contextlib.redirect_stderr(errors), self.assertRaises(SystemExit) as caught:
-                testrun.parse(["--long", *words])
+                command.parse(["--long", *words])
             self.assertEqual(caught.exception.code, ExitCode.USAGE)
             self.assertIn("--long does not go with", errors.getvalue())
 
@@ -50,11 +52,11 @@ class Plan(unittest.TestCase):
                 self.passes = lambda _jobs: done.append(name) or passes
         runs = [Run("first", False), Run("second", True), Run("third", False)]
         errors = io.StringIO()
-        with mock.patch.object(testrun, "parse", return_value=testrun.parse(["--long"])), \
-                mock.patch.object(testrun, "plan", return_value=runs), mock.patch.object(testrun, "_build"), \
-                mock.patch.object(testrun, "_join"), mock.patch.object(fresh_debian, "check"), \
+        with mock.patch.object(command, "parse", return_value=command.parse(["--long"])), \
+                mock.patch.object(testrun, "plan", return_value=runs), mock.patch.object(testrun, "prepare"), \
+                mock.patch.object(fresh_debian, "check"), \
                 contextlib.redirect_stderr(errors):
-            self.assertEqual(testrun.main(), ExitCode.GUEST_FAILED)
+            self.assertEqual(command.main(), ExitCode.GUEST_FAILED)
         self.assertEqual(done, ["first", "second", "third"])
         self.assertEqual(errors.getvalue().split("\n")[:2], ["Failed: first", "Failed: third"])
 

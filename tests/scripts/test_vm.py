@@ -14,10 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-from umbra import measure, run_vm, table
+from umbra import table
 from umbra.building import cpio
+from umbra.building.kernel import check_bzimage
+from umbra.commands import measure, run_vm
 from umbra.errors import ExitCode, UserError
+from umbra.measuring import plan, results, session
 from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
+from umbra.vm import launch
 from umbra.vm.guest import AgentResult, Guest
 from umbra.vm.host import LocalHost
 from umbra.vm.ports import NotJson, Port, PortClosed, PortTimeout
@@ -104,21 +108,21 @@ class Options(unittest.TestCase):
             self.refused(run_vm.parse, *arguments)
         options = run_vm.parse(["--mem", "2G", "--", "-trace", "vtd_*"])
         self.assertEqual(options.extra, ["-trace", "vtd_*"])
-        self.assertEqual(run_vm.bytes_of("2G"), 2 << 30)
-        self.assertEqual(run_vm.bytes_of("512"), 512 << 20)
+        self.assertEqual(launch.bytes_of("2G"), 2 << 30)
+        self.assertEqual(launch.bytes_of("512"), 512 << 20)
 
     def test_bzimage_magic(self):
         with tempfile.NamedTemporaryFile() as image:
             image.write(b"\0" * 0x1FE + b"\x55\xaa\0\0HdrS")
             image.flush()
-            run_vm.check_bzimage(Path(image.name))
+            check_bzimage(Path(image.name))
             image.truncate(0x204)
             with self.assertRaises(UserError):
-                run_vm.check_bzimage(Path(image.name))
+                check_bzimage(Path(image.name))
 
     def test_measure_takes_what_is_named_twice_once(self):
-        once = measure.chosen_cells(measure.parse(["--viommu", "umbra", "--policy", "strict", "--backend", "type1"]))
-        twice = measure.chosen_cells(measure.parse(["--viommu", "umbra", "--viommu", "umbra", "--policy", "strict",
+        once = plan.chosen_cells(measure.parse(["--viommu", "umbra", "--policy", "strict", "--backend", "type1"]))
+        twice = plan.chosen_cells(measure.parse(["--viommu", "umbra", "--viommu", "umbra", "--policy", "strict",
                                                     "--policy", "strict", "--backend", "type1"]))
         self.assertEqual(twice, once)
 
@@ -126,16 +130,16 @@ class Options(unittest.TestCase):
         for arguments in (["--repeat", "0"], ["--smp", "0"], ["--policy", "lazy"], ["--bogus"]):
             self.refused(measure.parse, *arguments)
         with self.assertRaises(UserError):
-            measure.chosen_workloads(measure.parse(["--workload", "nothing-*"]))
+            plan.chosen_workloads(measure.parse(["--workload", "nothing-*"]))
         with self.assertRaises(UserError):
-            measure.chosen_cells(measure.parse(["--policy", "fq-range"]))
+            plan.chosen_cells(measure.parse(["--policy", "fq-range"]))
 
     def test_quick_is_one_workload(self):
-        self.assertEqual(len(measure.chosen_workloads(measure.parse(["--quick"]))), 1)
+        self.assertEqual(len(plan.chosen_workloads(measure.parse(["--quick"]))), 1)
 
     def test_workload_names_are_unique(self):
         for cpus in (1, 2, 4):
-            names = [workload.name for workload in measure.workloads(cpus)]
+            names = [workload.name for workload in plan.workloads(cpus)]
             self.assertEqual(len(names), len(set(names)))
 
 
@@ -331,9 +335,9 @@ class Report(unittest.TestCase):
                 "host_iommu": {"iotlb_page": 1, "iotlb_domain": None}}
 
     def test_absent_is_a_dash_and_zero_is_zero(self):
-        text = measure.report({"runs": [self.run_of(1, 5000)]}, markdown=True)
+        text = results.table_of({"runs": [self.run_of(1, 5000)]}, markdown=True)
         cells = [cell.strip() for cell in text.splitlines()[-1].strip("|").split("|")]
-        row = dict(zip(measure.HEADER, cells, strict=True))
+        row = dict(zip(results.HEADER, cells, strict=True))
         self.assertEqual(row["map µs"], "5.0")
         self.assertEqual(row["unmap µs"], "-")
         self.assertEqual(row["VFIO unmap"], "512")
@@ -344,17 +348,17 @@ class Report(unittest.TestCase):
 
     def test_repetitions_show_median_and_spread(self):
         runs = [self.run_of(i, p50) for i, p50 in enumerate((4000, 6000, 5000))]
-        self.assertIn("5.0 ±1.0", measure.report({"runs": runs}, markdown=False))
+        self.assertIn("5.0 ±1.0", results.table_of({"runs": runs}, markdown=False))
 
     def test_policy_that_is_not_there_is_told_from_one_that_fails(self):
         def guest(status: int, error: str | None):
             return SimpleNamespace(command=lambda line, phases: AgentResult(line, status, error, {"a": 1}))
-        self.assertEqual(measure.Session._command(guest(0, None), "policy fq-range"), {"a": 1})
-        with self.assertRaises(measure.Unsupported):
-            measure.Session._command(guest(4, "unsupported: this kernel has no fq_flush"), "policy fq-range")
+        self.assertEqual(session.Session._command(guest(0, None), "policy fq-range"), {"a": 1})
+        with self.assertRaises(session.Unsupported):
+            session.Session._command(guest(4, "unsupported: this kernel has no fq_flush"), "policy fq-range")
         for status, error in ((4, "no device"), (1, "unsupported"), (1, "the kernel refuses it")):
             with self.assertRaises(UserError):
-                measure.Session._command(guest(status, error), "policy fq-range")
+                session.Session._command(guest(status, error), "policy fq-range")
 
     def test_report_refuses_what_is_no_result(self):
         for content in ("", "[]", json.dumps({"schema": 99})):
@@ -362,7 +366,7 @@ class Report(unittest.TestCase):
                 file.write(content)
                 file.flush()
                 with self.assertRaises(UserError):
-                    measure.load(Path(file.name))
+                    results.load(Path(file.name))
 
     def test_plain_table_has_no_escapes(self):
         text = table.render(["a", "b"], [["x", "1"], ["x", "22"]], colour=False)

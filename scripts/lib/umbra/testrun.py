@@ -7,15 +7,14 @@ are joined by a CTestTestfile.cmake of their own, so that one CTest run and one 
 The long run is the default run, and after it what takes hours.
 """
 
-import argparse
 import dataclasses
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from umbra import cache, command, progress
+from umbra import cache, progress
 from umbra.building import busybox, fresh_debian, packages, plugin, products, qemu
-from umbra.building.environment import environment, jobs
+from umbra.building.environment import environment
 from umbra.building.plugin import PluginOptions
 from umbra.building.products import BuildOptions
 from umbra.building.qemu import QemuOptions
@@ -69,13 +68,18 @@ class FreshDebianRun:
         return not failed
 
 
-def plan(arguments: argparse.Namespace) -> list[CTestRun | FreshDebianRun]:
-    """What a command line runs, in order."""
-    runs: list[CTestRun | FreshDebianRun] = [CTestRun(_JOINED, tuple(arguments.labels), arguments.filter)]
-    if arguments.long:
+def plan(labels: Sequence[str], pattern: str | None, long: bool) -> list[CTestRun | FreshDebianRun]:
+    """What is run, in order. `pattern`: only tests whose name matches. `long`: the long run."""
+    runs: list[CTestRun | FreshDebianRun] = [CTestRun(_JOINED, tuple(labels), pattern)]
+    if long:
         runs += [CTestRun(_BUILD, ("unit",), "^RandomModel", {"UMBRA_MODEL_STEPS": str(_MODEL_STEPS)}),
                  FreshDebianRun((("./scripts/measure", "--quick"), ("./scripts/test",)))]
     return runs
+
+
+def prepare(labels: Sequence[str], options: BuildOptions) -> None:
+    """Builds what tests of these labels need, and joins the build folders for one CTest run."""
+    _join(_build(labels, options))
 
 
 def _build(labels: Sequence[str], options: BuildOptions) -> list[Path]:
@@ -120,54 +124,3 @@ def _test_environment() -> dict[str, str]:
 def _join(folders: list[Path]) -> None:
     quoted = " ".join(f'"{folder}"' for folder in folders)
     cache.write_atomically(_JOINED / "CTestTestfile.cmake", f"subdirs({quoted})\n")
-
-
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; `labels` are those that were named, or all of them, in LABELS' order."""
-    parser = command.Parser(
-        prog="test", description="Builds whatever is missing and runs the tests. Ends with CTest's summary.",
-        epilog="unit:  the engine and the scripts, without QEMU\n"
-               "fuzz:  libFuzzer targets, a minute each\n"
-               "qtest: the device in a real QEMU, without a guest\n"
-               "guest: Linux in VMs\n"
-               "The long run is the default run, then ten million steps of the shadow's random model, then\n"
-               "scripts/measure --quick and scripts/test in a fresh Debian 13. That needs root or user namespaces,\n"
-               f"{fresh_debian.GIGABYTES} GB in the cache, and some hours.\n"
-               "Exit codes: 0 all passed, 1 a test failed, 2 usage, 4 something could not be built.\n"
-               "Example: scripts/test unit --filter InvalidationQueue\n"
-               "Example: scripts/test --long")
-    parser.add_argument("labels", nargs="*", metavar="LABEL", help="unit, fuzz, qtest, guest (default: all of them)")
-    parser.add_argument("--filter", metavar="REGEX", help="only tests whose name matches")
-    parser.add_argument("--long", action="store_true", help="the long run (default: off)")
-    # One more than cores: guests wait now and then, for a slot's button or a time limit.
-    parser.add_argument("--jobs", metavar="N", type=int, default=jobs() + 1,
-                        help="how many tests run at once (default: one more than cores, %(default)s here)")
-    command.add_common_options(parser)
-    arguments = parser.parse_args(words)
-    for label in arguments.labels:
-        if label not in LABELS:
-            parser.error(f"there is no label {label}; the labels are {', '.join(LABELS)}")
-    if arguments.jobs < 1:
-        parser.error("--jobs must be 1 or more")
-    excluded = {"a label": arguments.labels, "--filter": arguments.filter, "--offline": arguments.offline}
-    for name, given in excluded.items():
-        if arguments.long and given:
-            parser.error(f"--long does not go with {name}")
-    arguments.labels = [label for label in LABELS if label in arguments.labels] or list(LABELS)
-    return arguments
-
-
-def main() -> int:
-    arguments = parse()
-    if arguments.long:
-        fresh_debian.check()
-    _join(_build(arguments.labels, BuildOptions(offline=arguments.offline, update=arguments.update)))
-    runs = plan(arguments)
-    failed = [run.describe() for run in runs if not run.passes(arguments.jobs)]
-    if arguments.long:
-        progress.say("".join(f"Failed: {description}\n" for description in failed) or "The long run passed.")
-    return ExitCode.GUEST_FAILED if failed else ExitCode.PASS
-
-
-if __name__ == "__main__":
-    command.run(main, "test")

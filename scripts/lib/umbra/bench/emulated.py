@@ -11,10 +11,10 @@ import dataclasses
 import fnmatch
 from pathlib import Path
 
-from umbra import measure
 from umbra.bench.figures import Spread, ratio, significant, with_spread
 from umbra.building import products
 from umbra.errors import ExitCode, UserError
+from umbra.measuring import session
 from umbra.table import quantity
 from umbra.vm.config import GuestConfig
 from umbra.vm.guest import Guest, fresh_directory
@@ -64,7 +64,7 @@ def _guest(viommu: str, rundir: Path, testbed: Testbed, plugin: Path, limit: flo
     config = GuestConfig(viommu=viommu, cpus=1, kernel=testbed.kernel.bzimage,
                          initrd=testbed.images.guest_initrd_for(testbed.kernel, rundir),
                          plugin=plugin if viommu == OWN else None)
-    return Guest(measure.emulated_host(testbed, config, rundir), config, limit)
+    return Guest(session.emulated_host(testbed, config, rundir), config, limit)
 
 
 def _read(guest: Guest, depth: int) -> dict:

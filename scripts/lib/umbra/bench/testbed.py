@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The testbed level: a Linux guest with an NVMe by real VFIO, booted and counted by measure."""
 
-import argparse
 import dataclasses
 import fnmatch
 from pathlib import Path
 
-from umbra import measure
 from umbra.bench.figures import Spread, significant, times
-from umbra.measure import Cell, Workload
+from umbra.building.products import BuildOptions
+from umbra.measuring import results
+from umbra.measuring.plan import Cell, MeasureOptions, Workload
+from umbra.measuring.session import Session
 from umbra.table import quantity
 
 PEER, OWN = "qemu-intel", "umbra"
@@ -36,14 +37,13 @@ def cells(quick: bool) -> list[Cell]:
     return [Cell(viommu, policy, backend, "stock") for backend, policy in pairs for viommu in (PEER, OWN)]
 
 
-def run(quick: bool, patterns: list[str], repeat: int, out: Path, build: argparse.Namespace) -> tuple[dict, list[str]]:
-    """measure's result of these cells and workloads, and what failed."""
-    words = ["--out", str(out / "testbed"), "--repeat", str(repeat)]
-    words += [f"--{name}" for name in ("offline", "update") if getattr(build, name)]
-    session = measure.Session(measure.parse(words), chosen_workloads(patterns), cells(quick))
-    session.prepare()
-    session.run()
-    return session.result, session.failures
+def run(quick: bool, patterns: list[str], repeat: int, out: Path, build: BuildOptions) -> tuple[dict, list[str]]:
+    """The result of measuring these cells and workloads, and what failed."""
+    options = MeasureOptions(out=out / "testbed", repeat=repeat, offline=build.offline, update=build.update)
+    measuring = Session(options, chosen_workloads(patterns), cells(quick))
+    measuring.prepare()
+    measuring.run()
+    return measuring.result, measuring.failures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +83,8 @@ def rows(result: dict) -> list[Row]:
 
 
 def _side(runs: list[dict]) -> Side:
-    return Side(_median([measure.latency(run["guest"], "map", "p50") for run in runs]),
-                _median([measure.latency(run["guest"], "unmap", "p50") for run in runs]),
+    return Side(_median([results.latency(run["guest"], "map", "p50") for run in runs]),
+                _median([results.latency(run["guest"], "unmap", "p50") for run in runs]),
                 _iops(runs),
                 _median([_share(_host_calls(run), _invalidations(run)) for run in runs]),
                 _median([_share(run["shadow"].get("host_map_calls"), run["counted_operations"]) for run in runs]),
@@ -94,7 +94,7 @@ def _side(runs: list[dict]) -> Side:
 
 
 def _iops(runs: list[dict]) -> Spread | None:
-    known = [value for run in runs if (value := measure.io_total(run["guest"], "iops")) is not None]
+    known = [value for run in runs if (value := results.io_total(run["guest"], "iops")) is not None]
     return Spread.of(known) if known else None
 
 

@@ -13,11 +13,10 @@ import dataclasses
 import io
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
-from umbra import cache, command, progress
+from umbra import cache, progress
 from umbra.building import cpio, fio, kernel, packages, qemu
 from umbra.building.environment import environment
 from umbra.building.kernel import KernelOptions, KernelProduct
@@ -241,24 +240,3 @@ def ensure(options: ImageOptions) -> Images:
                     (new / "host.img").write_bytes(compress(host_tree(emulator, new).archive()))
                     (new / "qemu-system-x86_64").unlink()
     return Images(folder / "guest.img", folder / "host.img", linux.folder)
-
-
-def main() -> None:
-    parser = command.Parser(
-        prog="build-images", description="Builds the initramfs images of the guest and of the testbed host, and what "
-        "they need (QEMU, the stock kernel). Same input, same bytes.",
-        epilog="Example: scripts/build-images --out /tmp/images")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="also copy guest.img and host.img here")
-    command.add_common_options(parser)
-    arguments = parser.parse_args()
-    images = ensure(ImageOptions(offline=arguments.offline, update=arguments.update))
-    paths = [images.guest_initrd, images.host_initrd]
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        paths = [Path(shutil.copy2(path, arguments.out / path.name)) for path in paths]
-    for path in paths:
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    command.run(main, "build-images")

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from umbra import cache, command, progress
+from umbra import cache, progress
 from umbra.building import debian_source, packages, patches
 from umbra.building.environment import environment, jobs
 from umbra.errors import ExitCode, UserError
@@ -376,41 +376,3 @@ def _ensure_own(options: KernelOptions) -> KernelProduct:
         folder = _home() / f"own-{key}"
         _collect(source, output, folder, options, log)
     return KernelProduct(folder)
-
-
-def _copy_out(product: KernelProduct, target: Path) -> Path:
-    target.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(product.folder, target, dirs_exist_ok=True)
-    return target
-
-
-def main() -> None:
-    parser = command.Parser(
-        prog="build-kernel", description="Builds the kernel of the VMs: Linux 6.12 from Debian, allnoconfig plus "
-        "qemu-configs/kernel/{base,vfio-host,guest}.config, and the guest's test module.",
-        epilog="Example: scripts/build-kernel --patches guest-kernel-patches/linux-6.12 --config debug")
-    parser.add_argument("--patches", metavar="FOLDER", type=Path, help="apply a series of patches (default: none)")
-    parser.add_argument("--config", metavar="FRAGMENT", nargs="+", action="extend", default=[],
-                        help="further fragments: files, or names in qemu-configs/kernel (debug)")
-    parser.add_argument("--source", metavar="FOLDER", type=Path,
-                        help="build this kernel tree instead; it is not written to")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="also copy the product here")
-    command.add_common_options(parser)
-    arguments = parser.parse_args()
-    if arguments.source and arguments.patches:
-        parser.error("--patches does not go with --source: apply the series in your own tree")
-    if arguments.source and not arguments.source.is_dir():
-        parser.error(f"--source {arguments.source} does not exist")
-    if arguments.patches:
-        patches.series(arguments.patches)
-    product = ensure(KernelOptions(
-        patches=arguments.patches.resolve() if arguments.patches else None,
-        fragments=tuple(fragment_path(name) for name in arguments.config),
-        source=arguments.source.resolve() if arguments.source else None,
-        update=arguments.update, offline=arguments.offline))
-    folder = _copy_out(product, arguments.out) if arguments.out else product.folder
-    print(f"Linux {product.version}: {folder / 'bzImage'}")
-
-
-if __name__ == "__main__":
-    command.run(main, "build-kernel")

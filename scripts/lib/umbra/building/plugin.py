@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from umbra import cache, command, progress
+from umbra import cache, progress
 from umbra.building import packages, qemu
 from umbra.building.environment import jobs, plain_environment, program
 from umbra.building.qemu import QemuOptions, QemuProduct
@@ -93,19 +93,3 @@ def ensure(options: PluginOptions = PluginOptions(), targets: Sequence[str] = ("
     if plugin is None:
         raise UserError(ExitCode.ENVIRONMENT, f"The build in {options.build} made no umbra.so.")
     return plugin
-
-
-def main() -> None:
-    parser = command.Parser(
-        prog="build-plugin", description="Builds the plugin, its tools and tests in build/release, after QEMU.",
-        epilog="Example: scripts/build-plugin --werror")
-    parser.add_argument("--werror", action="store_true",
-                        help="warnings are errors, with the g++ of Debian 12 or 13 (default: off)")
-    command.add_common_options(parser)
-    arguments = parser.parse_args()
-    print(ensure(PluginOptions(werror=arguments.werror, offline=arguments.offline, update=arguments.update),
-                 ("all",)))
-
-
-if __name__ == "__main__":
-    command.run(main, "build-plugin")

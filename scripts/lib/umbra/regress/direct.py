@@ -3,8 +3,9 @@
 
 from umbra.regress import ktap, order, trace
 from umbra.regress.lab import KUNIT_FOLDER, Lab, complaints
-from umbra.regress.matrix import POLICIES, ask, clean_log
+from umbra.regress.matrix import ask, clean_log
 from umbra.regress.scene import Failed, Record, Scene, Skipped, Verdict
+from umbra.vm.agent_commands import POLICIES
 from umbra.vm.guest import Guest
 
 # Small maps on every path of a queue, then maps that take a whole table each.

@@ -9,11 +9,10 @@ from umbra.errors import ExitCode, UserError
 from umbra.regress.baseline import Baseline
 from umbra.regress.lab import Lab, complaints
 from umbra.regress.scene import Failed, Record, Scene, Skipped, Verdict
+from umbra.vm.agent_commands import POLICIES
 from umbra.vm.counts import Counter, Counts
 from umbra.vm.guest import AgentResult, Guest
 from umbra.vm.viommu import Viommu
-
-POLICIES = ("strict", "fq-domain", "fq-single", "fq-range")
 
 # Seconds after which a workload hangs, for all that is known: under lockdep and KASAN, and nested in an emulator, one I/O
 # takes a tenth of a second.

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from umbra.errors import ExitCode, UserError
 
+# Flush policies; what each sets is in tests/guest/README.md.
+POLICIES = ("strict", "fq-domain", "fq-single", "fq-range")
+
 # The testbed's disks are made for the run and belong to nobody.
 TESTBED_CHECK = ("device", "workload verify size=4m", "dmesg-check")
 

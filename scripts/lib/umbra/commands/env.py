@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Prints where everything built lies, as lines that a shell can source."""
+"""env: prints where everything built lies, as lines that a shell can source."""
 
 import json
 import shlex
 
-from umbra import command
 from umbra.building import products
+from umbra.commands import common
 
 
 def main() -> None:
-    parser = command.Parser(
+    parser = common.Parser(
         prog="env", description="Prints where everything built lies, as lines that a shell can source. What is not "
         "built is empty. Builds nothing.",
         epilog='Example: eval "$(scripts/env)" && "$QEMU_BIN" --version')
@@ -24,4 +24,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, "env")
+    common.run(main, "env")

@@ -1,26 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """regress: builds a kernel with patches, boots it, and checks its flush policies. Reports in KTAP."""
 
-import argparse
+import dataclasses
 import os
 import sys
 import time
 from pathlib import Path
 
-from umbra import command, project
+from umbra import project
 from umbra.building import kernel, patches
+from umbra.commands import common
 from umbra.errors import ExitCode, UserError
-from umbra.regress import junit, ktap, selftest, subject
+from umbra.regress import junit, ktap
 from umbra.regress.baseline import Baseline
-from umbra.regress.direct import Kunit, Releases
 from umbra.regress.lab import Lab
-from umbra.regress.matrix import Matrix
-from umbra.regress.scene import Outcome, Record, Scene, Verdict, choose, play
-from umbra.regress.subject import BuildFailed, SubjectOptions
+from umbra.regress.run import BASELINE, VIOMMUS, RegressOptions, chosen_cases, scenes_of
+from umbra.regress.scene import Outcome, Record, Verdict, play
 
-VIOMMUS = ("umbra", "qemu-intel")
-BASELINE = project.TREE / "tests" / "regress" / "baseline.json"
-BUILD_CASE = "build"
 # Seconds for the life of one guest. A kernel with lockdep and KASAN is several times slower.
 _LIMIT, _DEBUG_LIMIT = 900.0, 3600.0
 
@@ -39,8 +35,17 @@ exit codes: 0 all passed or were skipped, 1 a case failed, 2 usage, 4 this machi
 """
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = command.Parser(prog="regress", epilog=EPILOG, description=(
+@dataclasses.dataclass
+class CommandLine(RegressOptions):
+    list: bool = False
+    timeout: float | None = None
+    junit: Path | None = None
+    baseline: Path | None = None
+    out: Path | None = None
+
+
+def parse(arguments: list[str]) -> CommandLine:
+    parser = common.Parser(prog="regress", epilog=EPILOG, description=(
         "Builds a kernel with patches, boots it as a guest behind a caching-mode vIOMMU, and checks each flush policy: "
         "data, faults, the order of releases, and which invalidations are sent."))
     which = parser.add_argument_group("the kernel under test")
@@ -56,7 +61,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     which.add_argument("--debug", action="store_true",
                        help="with lockdep and KASAN (qemu-configs/kernel/debug.config); several times slower")
     what = parser.add_argument_group("what is run")
-    what.add_argument("--viommu", action="append", choices=VIOMMUS, help="repeatable (default: both)")
+    what.add_argument("--viommu", action="append", default=[], choices=VIOMMUS, help="repeatable (default: both)")
     what.add_argument("--only", action="append", metavar="PATTERN", default=[],
                       help="only cases whose name matches, such as '*/fq-range/*' (repeatable)")
     what.add_argument("--list", action="store_true", help="list the cases and stop")
@@ -73,12 +78,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     told.add_argument("--update-baseline", action="store_true", help="store the counts instead of comparing them")
     told.add_argument("--out", type=Path, metavar="DIR", help="folder for logs (default: below build/regress/)")
     told.add_argument("--offline", action="store_true", help="never touch the network; say what is missing")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(arguments, CommandLine())
     check(options)
     return options
 
 
-def check(options: argparse.Namespace) -> None:
+def check(options: CommandLine) -> None:
     def refuse(sentence: str, remedy: str = "") -> None:
         raise UserError(ExitCode.USAGE, sentence, remedy)
 
@@ -106,54 +111,6 @@ def check(options: argparse.Namespace) -> None:
         refuse("--self-test and --each-patch build Debian's source; they do not go with --kernel or --kernel-source.")
     if options.self_test and (options.patches or options.extra_patch or options.update_baseline):
         refuse("--self-test applies its own patches to our own series.")
-
-
-def subject_options(options: argparse.Namespace) -> SubjectOptions:
-    series = options.patches
-    if series is None and not options.kernel and not options.kernel_source:
-        series = kernel.SERIES
-    return SubjectOptions(
-        image=options.kernel.resolve() if options.kernel else None,
-        modules=tuple(path.resolve() for path in options.modules),
-        source=options.kernel_source.resolve() if options.kernel_source else None,
-        patches=series.resolve() if series else None,
-        extra=tuple(path.resolve() for path in options.extra_patch), debug=options.debug, offline=options.offline)
-
-
-class Build(Scene):
-    """The kernel compiles. All that follows needs it."""
-
-    def __init__(self, options: SubjectOptions):
-        self._options = options
-
-    def cases(self) -> list[str]:
-        return [BUILD_CASE]
-
-    def run(self, lab: Lab, record: Record) -> None:
-        try:
-            lab.subject = subject.obtain(self._options)
-        except BuildFailed as error:
-            record.settle(Verdict.FAIL, str(error), BUILD_CASE)
-            record.settle(Verdict.FAIL, "The kernel was not built.", "*")
-            return
-        record.run(BUILD_CASE, lambda notes: notes.append(f"Linux {lab.subject.name}"))
-
-
-def scenes_of(options: argparse.Namespace, baseline: Baseline) -> list[Scene]:
-    what = subject_options(options)
-    viommus = options.viommu or list(VIOMMUS)
-    if options.self_test:
-        return selftest.broken_patches(what, viommus[0])
-    if options.each_patch:
-        return selftest.each_patch(what, viommus[0])
-    return [Build(what), Kunit(), *(Releases(viommu) for viommu in viommus),
-            *(Matrix(viommu, baseline, options.update_baseline) for viommu in viommus)]
-
-
-def chosen_cases(options: argparse.Namespace, scenes: list[Scene]) -> list[str]:
-    chosen = choose(scenes, options.only)
-    needs_build = not options.self_test and not options.each_patch
-    return [BUILD_CASE, *(case for case in chosen if case != BUILD_CASE)] if needs_build else chosen
 
 
 def main(arguments: list[str]) -> int:
@@ -201,4 +158,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    command.run(lambda: main(sys.argv[1:]), "regress")
+    common.run(lambda: main(sys.argv[1:]), "regress")
