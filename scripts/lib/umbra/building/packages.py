@@ -20,8 +20,8 @@ PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-conf
           "libprotobuf-dev", "protobuf-compiler")
 BENCH = (*PLUGIN, "python3-matplotlib")
 # cpio reads an archive that ours wrote; busybox runs the agents' shell functions; clang has the fuzzer; ccache has what
-# another clone, as CI's, already compiled.
-TESTS = (*PLUGIN, "cpio", "busybox-static", "clang", "libclang-rt-dev", "ccache")
+# another clone, as CI's, already compiled; prometheus-client judges umbra-stat's OpenMetrics.
+TESTS = (*PLUGIN, "cpio", "busybox-static", "clang", "libclang-rt-dev", "ccache", "python3-prometheus-client")
 
 
 def missing(names: Iterable[str]) -> list[str]:
