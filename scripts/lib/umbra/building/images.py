@@ -31,7 +31,7 @@ BUSYBOX = Path("/bin/busybox")
 _FIRMWARE_FOLDERS = (Path("/usr/share/seabios"), Path("/usr/share/qemu"))
 _FIRMWARE = ("bios-256k.bin", "kvmvapic.bin", "linuxboot_dma.bin", "pvh.bin", "vgabios-stdvga.bin")
 _RECIPE = 3
-_COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-s")
+_COMPILE = ("gcc", "-std=gnu11", "-O2", "-static", "-s")
 _ZSTD = ("zstd", "-10", "-T1", "--no-progress", "-q", "-c")
 
 
