@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from umbra.building import images
-from umbra.building.kernel import KernelProduct
+from umbra.building.kernel_image import KernelProduct
 from umbra.errors import ExitCode, UserError
 
 

@@ -9,7 +9,7 @@ import unittest
 from pathlib import Path
 from unittest import mock
 
-from umbra.building import kernel, patches
+from umbra.building import kernel, kernel_config, kernel_image, patches
 from umbra.errors import ExitCode, UserError
 
 
@@ -37,7 +37,7 @@ class BzImage(ScratchCase):
         return path
 
     def test_a_kernel_passes(self):
-        kernel.check_bzimage(self.image())
+        kernel_image.check_bzimage(self.image())
 
     def test_others_are_refused(self):
         path = self.image()
@@ -45,33 +45,33 @@ class BzImage(ScratchCase):
         for content in (b"", whole[:0x204], b"\x7fELF" + bytes(4096), whole.replace(b"HdrS", b"hdrs"),
                         whole.replace(b"\x55\xaa", b"\0\0")):
             path.write_bytes(content)
-            self.refuses("no x86 kernel image", kernel.check_bzimage, path)
+            self.refuses("no x86 kernel image", kernel_image.check_bzimage, path)
 
     def test_a_missing_file_and_a_folder_are_refused(self):
-        self.refuses("cannot be read", kernel.check_bzimage, self.folder / "nothing")
-        self.refuses("cannot be read", kernel.check_bzimage, self.folder)
+        self.refuses("cannot be read", kernel_image.check_bzimage, self.folder / "nothing")
+        self.refuses("cannot be read", kernel_image.check_bzimage, self.folder)
 
 
 class Fragments(ScratchCase):
     def test_by_name_and_by_path(self):
-        self.assertEqual(kernel.fragment_path("debug"), kernel.FRAGMENTS / "debug.config")
+        self.assertEqual(kernel_config.fragment_path("debug"), kernel_config.FRAGMENTS / "debug.config")
         own = self.folder / "own.config"
         own.write_text("CONFIG_X=y\n")
-        self.assertEqual(kernel.fragment_path(str(own)), own)
+        self.assertEqual(kernel_config.fragment_path(str(own)), own)
 
     def test_unknown_names_the_known(self):
-        self.refuses("debug", kernel.fragment_path, "no-such")
+        self.refuses("debug", kernel_config.fragment_path, "no-such")
 
     def test_lost_options(self):
         config = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_D=0x1\n"
-        self.assertEqual(kernel.lost_options(config, "# words\nCONFIG_A=y\nCONFIG_C=m\nCONFIG_D=0x1\n"), [])
-        self.assertEqual(kernel.lost_options(config, "# CONFIG_B is not set\n# CONFIG_E is not set\nCONFIG_B=n\n"), [])
-        self.assertEqual(kernel.lost_options(config, "CONFIG_A=m\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_E=y\n"),
+        self.assertEqual(kernel_config.lost_options(config, "# words\nCONFIG_A=y\nCONFIG_C=m\nCONFIG_D=0x1\n"), [])
+        self.assertEqual(kernel_config.lost_options(config, "# CONFIG_B is not set\n# CONFIG_E is not set\nCONFIG_B=n\n"), [])
+        self.assertEqual(kernel_config.lost_options(config, "CONFIG_A=m\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_E=y\n"),
                          ["CONFIG_A=m", "CONFIG_B=y", "# CONFIG_C is not set", "CONFIG_E=y"])
 
     def test_ours_name_each_option_once(self):
         seen: dict[str, str] = {}
-        for path in sorted(kernel.FRAGMENTS.glob("*.config")):
+        for path in sorted(kernel_config.FRAGMENTS.glob("*.config")):
             for line in path.read_text().splitlines():
                 if line.startswith("CONFIG_"):
                     name = line.split("=")[0]
@@ -79,8 +79,8 @@ class Fragments(ScratchCase):
                     seen[name] = path.name
 
     def test_all_defaults_exist(self):
-        for name in kernel.DEFAULT_FRAGMENTS:
-            self.assertTrue((kernel.FRAGMENTS / f"{name}.config").is_file(), name)
+        for name in kernel_config.DEFAULT_FRAGMENTS:
+            self.assertTrue((kernel_config.FRAGMENTS / f"{name}.config").is_file(), name)
 
 
 class Keys(ScratchCase):
@@ -93,8 +93,8 @@ class Keys(ScratchCase):
         series.mkdir()
         (series / "1.patch").write_text("one")
         with mock.patch.dict(os.environ, {"UMBRA_CACHE": str(self.folder / "cache")}):
-            plain, extra = kernel.KernelOptions(), kernel.KernelOptions(fragments=(fragment,))
-            patched = kernel.KernelOptions(patches=series)
+            plain, extra = kernel_config.KernelOptions(), kernel_config.KernelOptions(fragments=(fragment,))
+            patched = kernel_config.KernelOptions(patches=series)
             seen = [kernel._request(options) for options in (plain, extra, patched)]
             (series / "1.patch").write_text("two")
             seen.append(kernel._request(patched))
@@ -104,12 +104,12 @@ class Keys(ScratchCase):
 
     def test_patches_of_kconfig_decide_when_to_configure(self):
         (self.folder / "1.patch").write_text("--- a/drivers/iommu/iova.c\n+++ b/drivers/iommu/iova.c\n")
-        options = kernel.KernelOptions(patches=self.folder)
-        self.assertEqual(kernel._patches_of_kconfig(options), [])
+        options = kernel_config.KernelOptions(patches=self.folder)
+        self.assertEqual(kernel_config.patches_of_kconfig(options), [])
         text = "--- a/drivers/iommu/Kconfig\n+++ b/drivers/iommu/Kconfig\n"
         (self.folder / "2.patch").write_text(text)
-        self.assertEqual(kernel._patches_of_kconfig(options), [text])
-        self.assertEqual(kernel._patches_of_kconfig(kernel.KernelOptions()), [])
+        self.assertEqual(kernel_config.patches_of_kconfig(options), [text])
+        self.assertEqual(kernel_config.patches_of_kconfig(kernel_config.KernelOptions()), [])
 
 
 PATCH_1 = """\

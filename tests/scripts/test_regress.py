@@ -11,8 +11,8 @@ import xml.etree.ElementTree as xml
 from pathlib import Path
 from unittest import mock
 
-from umbra import cache
-from umbra.building import kernel, patches
+from umbra import cache, project
+from umbra.building import kernel_config, kernel_image, patches
 from umbra.commands import regress
 from umbra.errors import ExitCode, UserError
 from umbra.regress import junit, ktap, matrix, order, selftest, subject, trace
@@ -295,7 +295,7 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(self.listed("--viommu", "umbra", "--only", "*/fq-range/log"), ["build", "umbra/fq-range/log"])
 
     def test_each_patch_is_a_case(self):
-        self.assertEqual(len(self.listed("--each-patch")), len(patches.series(kernel.SERIES)))
+        self.assertEqual(len(self.listed("--each-patch")), len(patches.series(kernel_config.SERIES)))
 
     def test_each_broken_patch_is_expected_to_fail_cases_that_exist(self):
         names = self.listed("--self-test")
@@ -334,12 +334,12 @@ class Subjects(unittest.TestCase):
                                         ("near", b"\0depends=notkunit\0alias=kunit\0", False)):
             path = self.folder / f"{name}.ko"
             path.write_bytes(content)
-            self.assertEqual(kernel.is_kunit_module(path), expected, name)
+            self.assertEqual(kernel_image.is_kunit_module(path), expected, name)
 
 
 class Script(unittest.TestCase):
     def test_help_has_an_example(self):
-        done = subprocess.run([kernel.TREE / "scripts" / "regress", "--help"], capture_output=True, text=True,
+        done = subprocess.run([project.TREE / "scripts" / "regress", "--help"], capture_output=True, text=True,
                               check=False)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("scripts/regress --self-test", done.stdout)

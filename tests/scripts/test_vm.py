@@ -16,12 +16,12 @@ from unittest import mock
 
 from umbra import table
 from umbra.building import cpio
-from umbra.building.kernel import check_bzimage
+from umbra.building.kernel_image import check_bzimage
 from umbra.commands import measure, run_vm
 from umbra.errors import ExitCode, UserError
 from umbra.measuring import plan, results, session
-from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
 from umbra.vm import launch
+from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
 from umbra.vm.guest import AgentResult, Guest
 from umbra.vm.host import LocalHost
 from umbra.vm.ports import NotJson, Port, PortClosed, PortTimeout

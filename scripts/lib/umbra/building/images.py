@@ -19,7 +19,8 @@ from pathlib import Path
 from umbra import cache, progress
 from umbra.building import cpio, fio, kernel, packages, qemu
 from umbra.building.environment import environment
-from umbra.building.kernel import KernelOptions, KernelProduct
+from umbra.building.kernel_config import KernelOptions
+from umbra.building.kernel_image import KernelProduct
 from umbra.building.qemu import QemuOptions, QemuProduct
 from umbra.errors import ExitCode, UserError
 from umbra.project import TREE

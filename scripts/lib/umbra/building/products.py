@@ -7,9 +7,10 @@
 import dataclasses
 from pathlib import Path
 
-from umbra.building import images, kernel, packages, plugin, qemu
+from umbra.building import images, kernel, kernel_config, packages, plugin, qemu
 from umbra.building.images import Images
-from umbra.building.kernel import KernelOptions, KernelProduct
+from umbra.building.kernel_config import KernelOptions
+from umbra.building.kernel_image import KernelProduct
 from umbra.building.plugin import PluginOptions
 from umbra.building.qemu import QemuOptions, QemuProduct
 from umbra.project import TREE
@@ -50,7 +51,7 @@ def plugin_sources_present() -> bool:
 
 def patches_present() -> bool:
     """True if this tree has patches for the guest kernel."""
-    return kernel.SERIES.is_dir()
+    return kernel_config.SERIES.is_dir()
 
 
 def built() -> dict[str, Path | None]:

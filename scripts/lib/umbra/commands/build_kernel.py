@@ -4,8 +4,8 @@
 import shutil
 from pathlib import Path
 
-from umbra.building import kernel, patches
-from umbra.building.kernel import KernelOptions
+from umbra.building import kernel, kernel_config, patches
+from umbra.building.kernel_config import KernelOptions
 from umbra.commands import common
 
 
@@ -30,7 +30,7 @@ def main() -> None:
         patches.series(arguments.patches)
     product = kernel.ensure(KernelOptions(
         patches=arguments.patches.resolve() if arguments.patches else None,
-        fragments=tuple(kernel.fragment_path(name) for name in arguments.config),
+        fragments=tuple(kernel_config.fragment_path(name) for name in arguments.config),
         source=arguments.source.resolve() if arguments.source else None,
         update=arguments.update, offline=arguments.offline))
     folder = product.folder

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from umbra import project
-from umbra.building import kernel, patches
+from umbra.building import kernel_image, patches
 from umbra.commands import common
 from umbra.errors import ExitCode, UserError
 from umbra.regress import junit, ktap
@@ -96,9 +96,9 @@ def check(options: CommandLine) -> None:
         if not folder.is_dir():
             refuse(f"--modules {folder}: no such folder.")
     if options.kernel:
-        kernel.check_bzimage(options.kernel)
+        kernel_image.check_bzimage(options.kernel)
     if options.kernel_source:
-        kernel.check_source(options.kernel_source)
+        kernel_image.check_source(options.kernel_source)
     if options.patches:
         patches.series(options.patches)
     for patch in options.extra_patch:

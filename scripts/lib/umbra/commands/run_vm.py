@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from umbra import project
-from umbra.building.kernel import check_bzimage
+from umbra.building.kernel_image import check_bzimage
 from umbra.commands import common
 from umbra.errors import ExitCode, UserError
 from umbra.vm import agent_commands, launch

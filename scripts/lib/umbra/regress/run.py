@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from umbra import project
-from umbra.building import kernel
+from umbra.building import kernel_config
 from umbra.regress import selftest, subject
 from umbra.regress.baseline import Baseline
 from umbra.regress.direct import Kunit, Releases
@@ -40,7 +40,7 @@ class RegressOptions:
 def subject_options(options: RegressOptions) -> SubjectOptions:
     series = options.patches
     if series is None and not options.kernel and not options.kernel_source:
-        series = kernel.SERIES
+        series = kernel_config.SERIES
     return SubjectOptions(
         image=options.kernel.resolve() if options.kernel else None,
         modules=tuple(path.resolve() for path in options.modules),

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from umbra import cache, progress
-from umbra.building import kernel, patches
-from umbra.building.kernel import KernelOptions, KernelProduct
+from umbra.building import kernel, kernel_config, kernel_image, kernel_tree, patches
+from umbra.building.kernel_config import KernelOptions
+from umbra.building.kernel_image import KernelProduct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,20 +61,20 @@ def _compiling() -> Iterator[None]:
     try:
         yield
     except progress.StepFailed as error:
-        if error.title.startswith(kernel.BUILDING):
+        if error.title.startswith(kernel_tree.BUILDING):
             raise BuildFailed(str(error)) from None
         raise
 
 
 def _common(options: SubjectOptions) -> dict:
-    fragments = (kernel.fragment_path("debug"),) if options.debug else ()
+    fragments = (kernel_config.fragment_path("debug"),) if options.debug else ()
     return {"fragments": fragments, "offline": options.offline}
 
 
 def _given(options: SubjectOptions) -> Subject:
-    kernel.check_bzimage(options.image)
+    kernel_image.check_bzimage(options.image)
     found = sorted(path for folder in options.modules for path in folder.rglob("*.ko"))
-    kunit = [path for path in found if kernel.is_kunit_module(path)]
+    kunit = [path for path in found if kernel_image.is_kunit_module(path)]
     return Subject(options.image.name, options.image, [path for path in found if path not in kunit], kunit)
 
 
@@ -108,7 +109,7 @@ def composed_series(base: Path | None, members: list[Path]) -> Iterator[Path]:
 def _build_patched_source(options: SubjectOptions, common: dict) -> KernelProduct:
     """The user's tree is never written to: a copy is patched, brought up to date first if it is there already."""
     source = options.source
-    kernel.check_source(source)
+    kernel_image.check_source(source)
     series = [*(patches.series(options.patches) if options.patches else []), *options.extra]
     key = cache.key_of(source=source)
     with cache.lock(f"regress-source-{key}"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from umbra.building import products
 from umbra.building.images import Images
-from umbra.building.kernel import KernelProduct
+from umbra.building.kernel_image import KernelProduct
 from umbra.building.products import BuildOptions
 from umbra.building.qemu import QemuProduct
 from umbra.vm.config import kvm_runs_guests
