@@ -35,7 +35,7 @@ const UmbraRamRange* UmbraRamMap::find(std::uint64_t address) const {
     return &*found;
 }
 
-namespace umbra {
+namespace umbra::bridge {
 
 GuestRam::~GuestRam() {
     const std::unique_ptr<UmbraRamMap> last(map_.load(std::memory_order_relaxed));
@@ -91,4 +91,37 @@ const std::byte* GuestRam::page_pointer(Gpa page) const {
     return reinterpret_cast<const std::byte*>(range->host + (page.value() - range->address));
 }
 
-}  // namespace umbra
+void GuestRam::list(std::vector<shadow::RamRun>& runs) const {
+    runs.clear();
+    const UmbraRamMap* map = map_.load(std::memory_order_acquire);
+    if (map == nullptr) {
+        return;
+    }
+    for (const UmbraRamRange& range : map->ranges()) {
+        // The shadow maps whole pages: parts of a page at both ends of the piece are left out.
+        const std::uint64_t skipped = -range.address & (kPageSize - 1);
+        if (range.size < skipped + kPageSize) {
+            continue;
+        }
+        runs.push_back({
+            .first = Gpa(range.address + skipped),
+            .bytes = (range.size - skipped) & ~(kPageSize - 1),
+            .host = HostAddress(reinterpret_cast<std::uintptr_t>(range.host) + skipped),
+            .read_only = !range.writable,
+        });
+    }
+}
+
+}  // namespace umbra::bridge
+
+extern "C" {
+
+UmbraRamMap* umbra_ram_map_new(const UmbraRamRange* ranges, size_t count) noexcept {
+    return std::make_unique<UmbraRamMap>(std::span(ranges, count)).release();
+}
+
+void umbra_ram_map_free(UmbraRamMap* map) noexcept {
+    const std::unique_ptr<UmbraRamMap> owned(map);
+}
+
+}  // extern "C"

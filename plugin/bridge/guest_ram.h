@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Guest memory over QEMU's: a sorted table of the pieces of RAM, looked up without a lock. QEMU's
-// memory listener builds a new table when the memory map changes and swaps it in; a reader that
-// still holds the old one is safe, because the table and the host memory that it names outlive the
-// grace period of QEMU's RCU (the C side sees to that; ram_listener.c).
+// Guest RAM over QEMU's, for the unit and for the shadow: a sorted table of the pieces of RAM,
+// looked up without a lock. QEMU's memory listener builds a new table when the memory map changes
+// and swaps it in; a reader that still holds the old one is safe, because the table and the host
+// memory that it names outlive the grace period of QEMU's RCU (the C side sees to that;
+// ram_listener.c).
 //
 // Reads go straight to the host memory. Writes do not: QEMU must learn of each, for dirty tracking
 // in a migration and for translated code under TCG.
@@ -15,7 +16,8 @@
 #include <span>
 #include <vector>
 
-#include "plugin/bridge/bridge.h"
+#include "plugin/bridge/ram.h"
+#include "plugin/shadow/ram_map.h"
 #include "plugin/vtd/guest_memory.h"
 
 // Pieces of guest RAM, sorted by address and without overlap. Immutable but for the hint.
@@ -34,9 +36,9 @@ struct UmbraRamMap {
     mutable std::atomic<std::uint32_t> hint_{0};
 };
 
-namespace umbra {
+namespace umbra::bridge {
 
-class GuestRam final : public GuestMemory {
+class GuestRam final : public GuestMemory, public shadow::RamMap {
   public:
     using WriteMemory = bool (*)(void* opaque, std::uint64_t address, const void* from,
                                  std::size_t size);
@@ -50,18 +52,19 @@ class GuestRam final : public GuestMemory {
     // Ownership of `map` passes in, that of the previous one out. One thread at a time.
     [[nodiscard]] UmbraRamMap* swap(UmbraRamMap* map);
 
-    // All pieces of RAM as of now. From the thread that swaps, and valid until it swaps again.
-    [[nodiscard]] std::span<const UmbraRamRange> ranges() const {
-        const UmbraRamMap* map = map_.load(std::memory_order_acquire);
-        return map == nullptr ? std::span<const UmbraRamRange>() : map->ranges();
-    }
+    // ---- GuestMemory: any thread ----
 
     [[nodiscard]] bool read(Gpa address, std::span<std::byte> into) const override;
     [[nodiscard]] bool write(Gpa address, std::span<const std::byte> from) override;
     [[nodiscard]] const std::byte* page_pointer(Gpa page) const override;
+    // Also of shadow::RamMap.
     [[nodiscard]] std::uint64_t generation() const override {
         return generation_.load(std::memory_order_acquire);
     }
+
+    // ---- shadow::RamMap: from the thread that swaps ----
+
+    void list(std::vector<shadow::RamRun>& runs) const override;
 
   private:
     std::atomic<UmbraRamMap*> map_{nullptr};
@@ -70,4 +73,4 @@ class GuestRam final : public GuestMemory {
     void* opaque_;
 };
 
-}  // namespace umbra
+}  // namespace umbra::bridge

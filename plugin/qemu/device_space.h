@@ -21,7 +21,7 @@
 #ifndef UMBRA_QEMU_DEVICE_SPACE_H
 #define UMBRA_QEMU_DEVICE_SPACE_H
 
-#include "plugin/bridge/bridge.h"
+#include "plugin/bridge/shadow.h"
 #include "plugin/qemu/compat.h"
 
 #include "hw/pci/pci_bus.h"

@@ -4,7 +4,7 @@
 #ifndef UMBRA_QEMU_INTERRUPTS_H
 #define UMBRA_QEMU_INTERRUPTS_H
 
-#include "plugin/bridge/bridge.h"
+#include "plugin/bridge/requests.h"
 #include "plugin/qemu/compat.h"
 
 #include "hw/pci/msi.h"

@@ -10,7 +10,7 @@
 #ifndef UMBRA_QEMU_RAM_LISTENER_H
 #define UMBRA_QEMU_RAM_LISTENER_H
 
-#include "plugin/bridge/bridge.h"
+#include "plugin/bridge/ram.h"
 #include "plugin/qemu/compat.h"
 
 typedef struct UmbraRamListener {

@@ -4,6 +4,7 @@
 #include "plugin/qemu/shadow_port.h"
 
 #include "hw/pci/pci.h"
+#include "plugin/bridge/requests.h"
 #include "qapi/error.h"
 #include "system/dma.h"
 
@@ -22,11 +23,11 @@ static uint16_t container_source(void* opaque) {
     return umbra_device_space_source(port->space);
 }
 
-static size_t container_map(void* opaque, const UmbraMapping* mappings, size_t count, int* error) {
+static size_t container_map(void* opaque, const UmbraHostMapping* mappings, size_t count, int* error) {
     UmbraContainerPort* port = opaque;
 
     for (size_t i = 0; i < count; i++) {
-        const UmbraMapping* mapping = &mappings[i];
+        const UmbraHostMapping* mapping = &mappings[i];
         const int failure =
             umbra_vfio_dma_map(port->container, mapping->iova, mapping->bytes, mapping->host,
                                !(mapping->access & UMBRA_ACCESS_WRITE));
@@ -125,14 +126,14 @@ static void notify(IOMMUNotifier* notifier, uint64_t iova, uint64_t bytes, uint6
     }
 }
 
-static void notify_maps(IOMMUNotifier* notifier, const UmbraMapping* mappings, size_t count) {
+static void notify_maps(IOMMUNotifier* notifier, const UmbraHostMapping* mappings, size_t count) {
     for (size_t i = 0; i < count; i++) {
         notify(notifier, mappings[i].iova, mappings[i].bytes, mappings[i].guest,
                (IOMMUAccessFlags)mappings[i].access);
     }
 }
 
-static size_t notifiers_map(void* opaque, const UmbraMapping* mappings, size_t count, int* error) {
+static size_t notifiers_map(void* opaque, const UmbraHostMapping* mappings, size_t count, int* error) {
     UmbraDeviceSpace* space = opaque;
     IOMMUNotifier* notifier;
 
@@ -170,7 +171,7 @@ static void notifiers_set_mode(void* opaque, UmbraDmaMode mode) {}
 /* ---- Attaching ---- */
 
 static void add_notifiers(UmbraDeviceSpace* space) {
-    const UmbraHostPort port = {
+    const UmbraHostMapper port = {
         .opaque = space,
         .source = notifiers_source,
         .map = notifiers_map,
@@ -202,7 +203,7 @@ static void empty_container(const UmbraDeviceSpace* space, UmbraVfioContainer* c
 
 static UmbraContainerPort* add_container(UmbraDeviceSpace* space, UmbraVfioContainer* container) {
     UmbraContainerPort* self = g_new0(UmbraContainerPort, 1);
-    const UmbraHostPort port = {
+    const UmbraHostMapper port = {
         .opaque = self,
         .source = container_source,
         .map = container_map,

@@ -13,7 +13,7 @@
 #define UMBRA_QEMU_STATS_OUTPUT_H
 
 #include "chardev/char-fe.h"
-#include "plugin/bridge/bridge.h"
+#include "plugin/bridge/statistics.h"
 #include "qemu/notify.h"
 #include "qemu/timer.h"
 

@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-namespace umbra {
+namespace umbra::bridge {
 namespace {
 
 constexpr std::uint64_t kLow = 0x100000;
@@ -172,4 +172,4 @@ TEST(GuestRamThreads, ReadsSeeOneMapOrTheOther) {
 }
 
 }  // namespace
-}  // namespace umbra
+}  // namespace umbra::bridge

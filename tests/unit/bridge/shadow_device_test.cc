@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The shadow's host calls on their way to C: several mappings in one call, and how far it came.
-#include "plugin/bridge/shadow_seam.h"
+#include "plugin/bridge/shadow_device.h"
 
 #include <gtest/gtest.h>
 
@@ -15,10 +15,10 @@
 namespace umbra::testing {
 namespace {
 
-// The other side of bridge.h: takes mappings until it is full.
-class Port {
+// The other side of shadow.h: takes mappings until it is full.
+class Host {
   public:
-    [[nodiscard]] UmbraHostPort c_port() {
+    [[nodiscard]] UmbraHostMapper mapper() {
         return {
             .opaque = this,
             .source = [](void*) -> uint16_t { return 0x0010; },
@@ -28,13 +28,13 @@ class Port {
         };
     }
 
-    std::vector<UmbraMapping> taken;
+    std::vector<UmbraHostMapping> taken;
     std::size_t room = std::numeric_limits<std::size_t>::max();
     unsigned calls = 0;
 
   private:
-    static size_t map(void* opaque, const UmbraMapping* mappings, size_t count, int* error) {
-        auto& self = *static_cast<Port*>(opaque);
+    static size_t map(void* opaque, const UmbraHostMapping* mappings, size_t count, int* error) {
+        auto& self = *static_cast<Host*>(opaque);
         ++self.calls;
         const std::size_t taken = std::min(count, self.room - self.taken.size());
         self.taken.insert(self.taken.end(), mappings, mappings + taken);
@@ -57,7 +57,7 @@ std::vector<shadow::HostMapping> mappings(std::size_t count) {
     return made;
 }
 
-void expect_same(const UmbraMapping& actual, const shadow::HostMapping& wanted) {
+void expect_same(const UmbraHostMapping& actual, const shadow::HostMapping& wanted) {
     EXPECT_EQ(actual.iova, wanted.iova.value());
     EXPECT_EQ(actual.bytes, wanted.bytes);
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(actual.host), wanted.host.value());
@@ -65,44 +65,45 @@ void expect_same(const UmbraMapping& actual, const shadow::HostMapping& wanted) 
     EXPECT_EQ(actual.access, static_cast<unsigned>(wanted.access));
 }
 
-class ShadowSeam : public ::testing::TestWithParam<std::size_t> {};
+class ShadowDeviceMaps : public ::testing::TestWithParam<std::size_t> {};
 
-TEST_P(ShadowSeam, EveryMappingArrivesOnceAndInOrder) {
-    Port port;
-    UmbraShadowDevice device(port.c_port());
+TEST_P(ShadowDeviceMaps, EveryMappingArrivesOnceAndInOrder) {
+    Host host;
+    UmbraShadowDevice device(host.mapper());
     const std::vector<shadow::HostMapping> wanted = mappings(GetParam());
     const shadow::MapProgress progress = device.map_all(wanted);
     EXPECT_TRUE(progress.result.ok());
     EXPECT_EQ(progress.mapped, wanted.size());
-    ASSERT_EQ(port.taken.size(), wanted.size());
+    ASSERT_EQ(host.taken.size(), wanted.size());
     for (std::size_t i = 0; i < wanted.size(); ++i) {
-        expect_same(port.taken[i], wanted[i]);
+        expect_same(host.taken[i], wanted[i]);
     }
     // Not one by one.
-    EXPECT_LE(port.calls, wanted.size() / 32 + 1);
+    EXPECT_LE(host.calls, wanted.size() / 32 + 1);
 }
 
-TEST_P(ShadowSeam, TheFirstFailureEndsIt) {
+TEST_P(ShadowDeviceMaps, TheFirstFailureEndsIt) {
     for (std::size_t room = 0; room < GetParam(); ++room) {
-        Port port;
-        port.room = room;
-        UmbraShadowDevice device(port.c_port());
+        Host host;
+        host.room = room;
+        UmbraShadowDevice device(host.mapper());
         const shadow::MapProgress progress = device.map_all(mappings(GetParam()));
         ASSERT_EQ(progress.mapped, room);
         ASSERT_EQ(progress.result.error(), ENOSPC);
-        ASSERT_EQ(port.taken.size(), room);
+        ASSERT_EQ(host.taken.size(), room);
     }
 }
 
-INSTANTIATE_TEST_SUITE_P(Counts, ShadowSeam, ::testing::Values(0, 1, 2, 63, 64, 65, 128, 300));
+INSTANTIATE_TEST_SUITE_P(Counts, ShadowDeviceMaps,
+                         ::testing::Values(0, 1, 2, 63, 64, 65, 128, 300));
 
-TEST(ShadowSeam, OneMappingIsOneCall) {
-    Port port;
-    port.room = 1;
-    UmbraShadowDevice device(port.c_port());
+TEST(ShadowDeviceMaps, OneMappingIsOneCall) {
+    Host host;
+    host.room = 1;
+    UmbraShadowDevice device(host.mapper());
     EXPECT_TRUE(device.map(mappings(1).front()).ok());
     EXPECT_EQ(device.map(mappings(1).front()).error(), ENOSPC);
-    EXPECT_EQ(port.calls, 2U);
+    EXPECT_EQ(host.calls, 2U);
 }
 
 }  // namespace

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What the shadow tells the operator, as sentences that the platform reports.
+#pragma once
+
+#include "plugin/bridge/platform.h"
+#include "plugin/shadow/events.h"
+
+namespace umbra::bridge {
+
+// Makes one sentence of each event: place, trouble, cause and remedy. Remembers that the machine
+// is about to stop: until it has, the guest must not see anything completed.
+//
+// Threading: as shadow::Events.
+class OperatorEvents final : public shadow::Events {
+  public:
+    // `platform` outlives the object.
+    explicit OperatorEvents(const UmbraPlatform& platform) : platform_(platform) {}
+
+    void trouble(const shadow::Event& event) override;
+    void healed(DomainId domain, shadow::Trouble trouble) override;
+    void stop_machine(const shadow::Event& event) override;
+
+    // Whether the platform was asked to stop the machine, said that it will, and has yet to.
+    [[nodiscard]] bool stopping() const { return stopping_; }
+    void stopped() { stopping_ = false; }
+
+  private:
+    const UmbraPlatform& platform_;
+    bool stopping_ = false;
+};
+
+}  // namespace umbra::bridge

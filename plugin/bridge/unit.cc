@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/bridge/unit.h"
+
+#include <memory>
+
+#include "plugin/bridge/assembly.h"
+#include "plugin/bridge/convert.h"
+#include "plugin/bridge/ram.h"
+
+using umbra::bridge::from_c;
+using umbra::bridge::to_c;
+
+extern "C" {
+
+const char* umbra_unit_properties_error(const UmbraUnitProperties* properties) noexcept {
+    return from_c(*properties).error();
+}
+
+UmbraUnit* umbra_unit_new(const UmbraUnitProperties* properties, const UmbraShadowOptions* options,
+                          const UmbraPlatform* platform) noexcept {
+    return std::make_unique<UmbraUnit>(*properties, *options, *platform).release();
+}
+
+void umbra_unit_free(UmbraUnit* unit) noexcept {
+    const std::unique_ptr<UmbraUnit> owned(unit);
+}
+
+UmbraRamMap* umbra_unit_swap_ram_map(UmbraUnit* unit, UmbraRamMap* map) noexcept {
+    UmbraRamMap* previous = unit->memory.swap(map);
+    // Host memory that went away must not stay mapped for a device.
+    unit->manager.ram_changed();
+    return previous;
+}
+
+uint64_t umbra_unit_mmio_read(const UmbraUnit* unit, uint32_t offset, unsigned size) noexcept {
+    return unit->unit.mmio_read(offset, size);
+}
+
+void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
+                           unsigned size) noexcept {
+    unit->unit.mmio_write(offset, value, size);
+}
+
+void umbra_unit_reset(UmbraUnit* unit) noexcept {
+    // The guest that was not to see anything completed is gone.
+    unit->events.stopped();
+    unit->unit.reset();
+}
+
+bool umbra_unit_has_work(const UmbraUnit* unit) noexcept {
+    return unit->unit.has_work();
+}
+
+bool umbra_unit_work(UmbraUnit* unit) noexcept {
+    if (unit->manager.run()) {
+        unit->unit.resume();
+    }
+    return unit->unit.has_work();
+}
+
+bool umbra_unit_machine_stopping(const UmbraUnit* unit) noexcept {
+    return unit->events.stopping();
+}
+
+void umbra_unit_machine_stopped(UmbraUnit* unit) noexcept {
+    unit->events.stopped();
+}
+
+void umbra_unit_machine_goes_on(UmbraUnit* unit) noexcept {
+    unit->manager.machine_goes_on();
+}
+
+void umbra_unit_save(const UmbraUnit* unit, UmbraSavedState* state) noexcept {
+    *state = to_c(unit->unit.save());
+}
+
+bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) noexcept {
+    unit->events.stopped();
+    return unit->unit.restore(from_c(*state));
+}
+
+}  // extern "C"

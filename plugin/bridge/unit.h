@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The unit and its shadow as one object: how it is made, its registers, the work that a write to a
+ * register leaves over, and its state for migration.
+ */
+#ifndef UMBRA_BRIDGE_UNIT_H
+#define UMBRA_BRIDGE_UNIT_H
+
+/* This file is C as well, so the advice for C++ does not apply.
+ * NOLINTBEGIN(modernize-deprecated-headers,modernize-use-using) */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "plugin/bridge/bridge.h"
+#include "plugin/bridge/platform.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What the operator chooses where nothing else is said. */
+enum {
+    UMBRA_DEFAULT_ADDRESS_WIDTH = 48,
+    UMBRA_DEFAULT_MAX_MAPPINGS = 4194304,
+    UMBRA_DEFAULT_MAX_TABLES = 32768,
+};
+
+/* vtd::UnitProperties, which says what each means: the same bytes (convert.cc checks it). */
+typedef struct UmbraUnitProperties {
+    bool caching_mode;
+    unsigned address_width;
+    unsigned host_address_width;
+    bool interrupt_remapping;
+    bool extended_interrupt_mode;
+    bool pass_through;
+    bool device_iotlb;
+    bool snoop_control;
+} UmbraUnitProperties;
+
+/* What the operator chooses for the shadow; shadow::Options follows from it. */
+typedef struct UmbraShadowOptions {
+    bool coalesce;
+    bool stop_on_map_error;
+    uint64_t max_mappings; /* leaf entries of one guest domain */
+    uint32_t max_tables;   /* table pages of one guest domain; the unit may have twice as many */
+    uint32_t slice_us;     /* longest work at a time, in microseconds; 0: no limit */
+} UmbraShadowOptions;
+
+/* NULL if a unit can be made of `properties`, else a sentence that says why not. The sentence is
+ * static. */
+const char* umbra_unit_properties_error(const UmbraUnitProperties* properties) UMBRA_NOEXCEPT;
+
+/* The caller owns the new unit. `properties` have no error. `*platform` is copied. The unit knows
+ * of no RAM until umbra_unit_swap_ram_map(). [BQL] */
+UmbraUnit* umbra_unit_new(const UmbraUnitProperties* properties, const UmbraShadowOptions* options,
+                          const UmbraPlatform* platform) UMBRA_NOEXCEPT;
+void umbra_unit_free(UmbraUnit* unit) UMBRA_NOEXCEPT;
+
+/* ---- Registers ---- */
+
+enum { UMBRA_REGISTER_SPACE = 0x1000 };
+
+/* `offset` is below UMBRA_REGISTER_SPACE, `size` is 4 or 8. [BQL] */
+uint64_t umbra_unit_mmio_read(const UmbraUnit* unit, uint32_t offset, unsigned size) UMBRA_NOEXCEPT;
+/* May leave work over (umbra_unit_has_work()). [BQL] */
+void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
+                           unsigned size) UMBRA_NOEXCEPT;
+void umbra_unit_reset(UmbraUnit* unit) UMBRA_NOEXCEPT; /* [BQL] */
+
+/* ---- Work ---- */
+
+/* An invalidation can change so much that one call would hold the lock for long. Then the write to
+ * the register leaves work over, and the guest's wait descriptor or command completes later. The
+ * caller of the write sees to it that umbra_unit_work() is called until it returns false, and lets
+ * the lock go between two calls. [BQL] */
+bool umbra_unit_has_work(const UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* Does a part of the work. True if some is left. [BQL] */
+bool umbra_unit_work(UmbraUnit* unit) UMBRA_NOEXCEPT;
+
+/* Whether the machine has yet to stop: true from the moment when UmbraPlatform::stop_machine
+ * returned true to umbra_unit_machine_stopped(). [BQL] */
+bool umbra_unit_machine_stopping(const UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* The machine stands still. Completions that waited for the stop come with the next
+ * umbra_unit_work(). [BQL] */
+void umbra_unit_machine_stopped(UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* The machine goes on: maps that the host refused are tried again. With on-map-error=stop another
+ * refusal stops the machine again. [BQL] */
+void umbra_unit_machine_goes_on(UmbraUnit* unit) UMBRA_NOEXCEPT;
+
+/* ---- State ---- */
+
+enum { UMBRA_SAVED_REGISTER_BYTES = 0x300 };
+
+/* vtd::SavedState, which says what each means: the same bytes (convert.cc checks it). */
+typedef struct UmbraSavedState {
+    uint32_t version;
+    uint8_t registers[UMBRA_SAVED_REGISTER_BYTES];
+    uint64_t root_table;
+    uint64_t interrupt_table;
+    uint32_t next_fault_record;
+} UmbraSavedState;
+
+void umbra_unit_save(const UmbraUnit* unit, UmbraSavedState* state) UMBRA_NOEXCEPT; /* [BQL] */
+/* False, and nothing changed, if `state` does not come from a unit with the same properties. [BQL]
+ */
+bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) UMBRA_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+
+/* NOLINTEND(modernize-deprecated-headers,modernize-use-using) */
+
+#endif
