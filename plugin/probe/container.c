@@ -96,6 +96,7 @@ struct UmbraProbeContainer* umbra_probe_container_new(struct UmbraProbeListener*
     }
     container = (struct UmbraProbeContainer*)object_new(TYPE_PROBE_CONTAINER);
     container->listener = listener;
+    listener->container = &container->base;
     container->device = g_new0(VFIODevice, 1);
     container->device->bcontainer = &container->base;
     container->host_device = HOST_IOMMU_DEVICE(object_new(TYPE_PROBE_HOST_DEVICE));
@@ -114,13 +115,9 @@ void umbra_probe_container_detach(struct UmbraProbeContainer* container, PCIDevi
 
 void umbra_probe_container_free(struct UmbraProbeContainer* container) {
     if (container != NULL) {
+        container->listener->container = NULL;
         object_unref(OBJECT(container->host_device));
         g_free(container->device);
         object_unref(OBJECT(container));
     }
-}
-
-void umbra_probe_container_add(struct UmbraProbeContainer* container, VFIOGuestIOMMU* guest) {
-    guest->bcontainer = &container->base;
-    QLIST_INSERT_HEAD(&container->base.giommu_list, guest, giommu_next);
 }

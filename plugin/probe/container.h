@@ -17,7 +17,8 @@ struct UmbraProbeContainer;
 /* Nothing in a QEMU without VFIO. */
 void umbra_probe_container_register_types(void);
 
-/* NULL with an error in a QEMU without VFIO. `listener` has rules and outlives the container. */
+/* NULL with an error in a QEMU without VFIO. `listener` has rules, is off, and outlives the
+ * container, which is its container from here on. */
 struct UmbraProbeContainer* umbra_probe_container_new(struct UmbraProbeListener* listener,
                                                       Error** errp);
 /* Offers the container to the vIOMMU, after its listener has started, as VFIO does. */
@@ -26,8 +27,5 @@ bool umbra_probe_container_attach(struct UmbraProbeContainer* container, PCIDevi
 void umbra_probe_container_detach(struct UmbraProbeContainer* container, PCIDevice* device);
 /* After its listener has stopped. */
 void umbra_probe_container_free(struct UmbraProbeContainer* container);
-
-/* The IOMMU notifiers of the listener belong to the container, where vIOMMUs look for them. */
-void umbra_probe_container_add(struct UmbraProbeContainer* container, VFIOGuestIOMMU* guest);
 
 #endif /* UMBRA_PLUGIN_PROBE_CONTAINER_H */

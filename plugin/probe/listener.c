@@ -3,7 +3,6 @@
 
 #include "plugin/probe/listener.h"
 
-#include "plugin/probe/container.h"
 #include "qapi/error.h"
 #include "qemu/rcu.h"
 #include "qemu/timer.h"
@@ -137,7 +136,8 @@ static void add_iommu(struct UmbraProbeListener* listener, MemoryRegionSection* 
     QLIST_INSERT_HEAD(&listener->regions, region, next);
     listener->counters.region_adds++;
     if (listener->container) {
-        umbra_probe_container_add(listener->container, &region->guest);
+        region->guest.bcontainer = listener->container;
+        QLIST_INSERT_HEAD(&listener->container->giommu_list, &region->guest, giommu_next);
     }
     if (!listener->unmaps_only) {
         memory_region_iommu_replay(region->guest.iommu_mr, &region->guest.n);

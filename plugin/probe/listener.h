@@ -30,15 +30,16 @@ struct UmbraProbeCounters {
     uint64_t live_peak;
 };
 
-struct UmbraProbeContainer;
 struct UmbraProbeRegion;
 
 struct UmbraProbeListener {
     bool on;
-    bool rules;                            /* changed only while off */
-    bool unmaps_only;                      /* as vhost; changed only while off */
-    struct UmbraProbeContainer* container; /* NULL: it is no VFIO device; likewise */
-    bool refuse_maps;                      /* of the container, as when memory runs out */
+    bool rules;       /* changed only while off */
+    bool unmaps_only; /* as vhost; changed only while off */
+    /* Where vIOMMUs look for the IOMMU notifiers of a VFIO device; NULL: the probe is none. Changed
+     * only while off. */
+    UmbraVfioContainer* container;
+    bool refuse_maps; /* of the container, as when memory runs out */
     uint64_t entry_limit;
     struct UmbraProbeCounters counters;
     struct UmbraMappingModel* model; /* not NULL while on with rules */

@@ -58,6 +58,7 @@ struct UmbraProbe {
     uint64_t doorbell_start;
 
     struct UmbraProbeListener listener;
+    struct UmbraProbeContainer* container; /* NULL: none is offered to the vIOMMU */
     uint64_t live_read_count;
     uint64_t rehearse_ns;
 
@@ -230,7 +231,7 @@ static void set_listen(UmbraProbe* probe, uint64_t bits) {
     Error* error = NULL;
 
     /* A container is there as long as its device. */
-    if (listener->container != NULL) {
+    if (probe->container != NULL) {
         return;
     }
     if (on == listener->on) {
@@ -444,8 +445,8 @@ static void stop_listening(UmbraProbe* probe) {
     struct UmbraProbeListener* listener = &probe->listener;
 
     umbra_probe_listener_stop(listener);
-    umbra_probe_container_free(listener->container);
-    listener->container = NULL;
+    umbra_probe_container_free(probe->container);
+    probe->container = NULL;
     umbra_probe_listener_destroy(listener);
 }
 
@@ -459,14 +460,14 @@ static bool start_listening(UmbraProbe* probe, Error** errp) {
         return true;
     }
     if (probe->container_property) {
-        listener->container = umbra_probe_container_new(listener, errp);
-        if (listener->container == NULL) {
+        probe->container = umbra_probe_container_new(listener, errp);
+        if (probe->container == NULL) {
             return false;
         }
     }
     return umbra_probe_listener_start(listener, listened_space(probe), errp) &&
-           (listener->container == NULL ||
-            umbra_probe_container_attach(listener->container, PCI_DEVICE(probe), errp));
+           (probe->container == NULL ||
+            umbra_probe_container_attach(probe->container, PCI_DEVICE(probe), errp));
 }
 
 static void probe_realize(PCIDevice* pci, Error** errp) {
@@ -498,8 +499,8 @@ static void probe_realize(PCIDevice* pci, Error** errp) {
 static void probe_exit(PCIDevice* pci) {
     UmbraProbe* probe = UMBRA_PROBE(pci);
 
-    if (probe->listener.container != NULL) {
-        umbra_probe_container_detach(probe->listener.container, pci);
+    if (probe->container != NULL) {
+        umbra_probe_container_detach(probe->container, pci);
     }
     msi_uninit(pci);
 }

@@ -4,18 +4,11 @@
 #include "plugin/qemu/device_space.h"
 
 #include "hw/pci/pci.h"
-#include "hw/pci/pci_bridge.h"
 #include "hw/pci/pci_device.h"
+#include "plugin/bridge/requests.h"
 #include "plugin/qemu/interrupts.h"
-#include "plugin/qemu/shadow_port.h"
-#include "qapi/error.h"
-#include "system/dma.h"
-
-#define TYPE_UMBRA_TRANSLATED_REGION "umbra-translated-region"
 
 enum { PRIORITY_MEMORY = 0, PRIORITY_WINDOW = 1 };
-
-#define SMALLEST_PAGE_MASK UINT64_C(0xfff)
 
 uint16_t umbra_device_space_source(const UmbraDeviceSpace* space) {
     return (uint16_t)(qatomic_read(qatomic_read(&space->bus_number)) << 8 | space->devfn);
@@ -78,149 +71,6 @@ static const MemoryRegionOps shared_window_ops = {
     .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
 };
 
-/* ---- Translated region ---- */
-
-static IOMMUTLBEntry region_translate(IOMMUMemoryRegion* region, hwaddr iova,
-                                      IOMMUAccessFlags wanted, int index) {
-    UmbraDeviceSpace* space = container_of(region, UmbraDeviceSpace, translated);
-    const uint16_t source = umbra_device_space_source(space);
-    /* QEMU asks with IOMMU_NONE when it wants to know the mapping and no DMA happens. */
-    const UmbraTranslation translation =
-        wanted == IOMMU_NONE ? umbra_unit_lookup(space->context->unit, source, iova)
-                             : umbra_unit_translate(space->context->unit, source, iova, wanted);
-
-    if (!translation.ok) {
-        return (IOMMUTLBEntry){
-            .target_as = &address_space_memory,
-            .iova = iova & ~SMALLEST_PAGE_MASK,
-            .addr_mask = SMALLEST_PAGE_MASK,
-            .perm = IOMMU_NONE,
-        };
-    }
-    return (IOMMUTLBEntry){
-        .target_as = &address_space_memory,
-        .iova = iova & ~translation.page_mask,
-        .translated_addr = translation.address & ~translation.page_mask,
-        .addr_mask = translation.page_mask,
-        .perm = (IOMMUAccessFlags)translation.access,
-    };
-}
-
-QEMU_BUILD_BUG_ON((int)UMBRA_ACCESS_READ != (int)IOMMU_RO ||
-                  (int)UMBRA_ACCESS_WRITE != (int)IOMMU_WO);
-
-/* Who hears of maps as well is served by the shadow. */
-static bool hears_unmaps_only(IOMMUNotifierFlag flags) {
-    return (flags & IOMMU_NOTIFIER_IOTLB_EVENTS) == IOMMU_NOTIFIER_UNMAP;
-}
-
-bool umbra_device_space_hears_unmaps_only(UmbraDeviceSpace* space) {
-    IOMMUNotifier* notifier;
-
-    IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
-        if (hears_unmaps_only(notifier->notifier_flags)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Behind a conventional bridge all have one requester id: that of the bridge, or one on its
- * secondary bus. */
-static bool is_shared(const UmbraDeviceSpace* space) {
-    const PCIDevice* device = space->bus->devices[space->devfn];
-
-    return !pci_bus_is_express(space->bus) ||
-           (device != NULL && IS_PCI_BRIDGE(device) &&
-            !pci_bus_is_express(pci_bridge_get_sec_bus(PCI_BRIDGE(device))));
-}
-
-/* All listeners of the space together have `flags`, and QEMU does not say when one comes that
- * changes nothing about them. */
-static void count_unmap_listeners(UmbraDeviceSpace* space, IOMMUNotifierFlag flags) {
-    const bool may =
-        hears_unmaps_only(flags) || ((flags & IOMMU_NOTIFIER_UNMAP) && is_shared(space));
-
-    space->context->unmap_listeners += (unsigned)may - (unsigned)space->may_hear_unmaps_only;
-    space->may_hear_unmaps_only = may;
-}
-
-static int region_notify_flag_changed(IOMMUMemoryRegion* region, IOMMUNotifierFlag old_flags,
-                                      IOMMUNotifierFlag new_flags, Error** errp) {
-    UmbraDeviceSpace* space = container_of(region, UmbraDeviceSpace, translated);
-
-    if ((new_flags & IOMMU_NOTIFIER_MAP) && !space->context->caching_mode) {
-        error_setg(
-            errp,
-            "device %02x.%x needs to know what the guest maps, and with caching-mode=off the "
-            "guest does not say: start umbra-viommu with caching-mode=on",
-            PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
-        return -ENOTSUP;
-    }
-    if ((new_flags & IOMMU_NOTIFIER_DEVIOTLB_UNMAP) && !space->context->device_iotlb) {
-        error_setg(errp,
-                   "device %02x.%x has a TLB of its own (ats=on): start umbra-viommu with "
-                   "device-iotlb=on, or the device with ats=off",
-                   PCI_SLOT(space->devfn), PCI_FUNC(space->devfn));
-        return -ENOTSUP;
-    }
-    count_unmap_listeners(space, new_flags);
-    space->notifier_flags = new_flags;
-    umbra_shadow_port_listeners_changed(space);
-    return 0;
-}
-
-/* Tells a listener of every mapping there is. One that only hears of unmaps has nothing to be told;
- * QEMU's own replay would try all 2^52 pages. */
-static void region_replay(IOMMUMemoryRegion* region, IOMMUNotifier* notifier) {
-    umbra_shadow_port_replay(container_of(region, UmbraDeviceSpace, translated), notifier);
-}
-
-static void translated_region_class_init(ObjectClass* klass, UmbraClassData* data) {
-    IOMMUMemoryRegionClass* region_class = IOMMU_MEMORY_REGION_CLASS(klass);
-
-    region_class->translate = region_translate;
-    region_class->notify_flag_changed = region_notify_flag_changed;
-    region_class->replay = region_replay;
-}
-
-void umbra_device_space_notify_unmap(UmbraDeviceSpace* space, IOMMUNotifierFlag type,
-                                     uint64_t first, uint64_t last) {
-    const uint64_t highest = MAKE_64BIT_MASK(0, space->context->address_width);
-    IOMMUNotifier* notifier;
-
-    if (!(space->notifier_flags & type)) {
-        return;
-    }
-    IOMMU_NOTIFIER_FOREACH(notifier, &space->translated) {
-        uint64_t at = MAX(first, notifier->start);
-        const uint64_t end = MIN(MIN(last, notifier->end), highest);
-
-        /* Listeners that the shadow serves are told of what it unmaps, and of nothing else. */
-        if (!(notifier->notifier_flags & type) ||
-            (type == IOMMU_NOTIFIER_UNMAP && !hears_unmaps_only(notifier->notifier_flags))) {
-            continue;
-        }
-        /* A notification covers a naturally aligned power of two. */
-        while (at <= end) {
-            const uint64_t mask = dma_aligned_pow2_mask(at, end, space->context->address_width);
-            const IOMMUTLBEvent event = {
-                .type = type,
-                .entry =
-                    {
-                        .target_as = &address_space_memory,
-                        .iova = at,
-                        .addr_mask = mask,
-                        .perm = IOMMU_NONE,
-                    },
-            };
-
-            memory_region_notify_iommu_one(notifier, &event);
-            at += mask + 1;
-        }
-    }
-}
-
 /* ---- Views ---- */
 
 static UmbraView wanted_view(const UmbraDeviceSpace* space) {
@@ -252,10 +102,14 @@ void umbra_device_space_update(UmbraDeviceSpace* space) {
     memory_region_transaction_commit();
 }
 
-void umbra_space_context_init(UmbraSpaceContext* context, Object* owner, UmbraUnit* unit) {
+void umbra_space_context_init(UmbraSpaceContext* context, Object* owner, UmbraUnit* unit,
+                              const UmbraUnitProperties* properties) {
     MemoryRegion* memory = get_system_memory();
 
     context->unit = unit;
+    context->address_width = properties->address_width;
+    context->caching_mode = properties->caching_mode;
+    context->device_iotlb = properties->device_iotlb;
     memory_region_init(&context->identity, owner, "umbra-identity", UINT64_MAX);
     memory_region_init_alias(&context->identity_memory, owner, "umbra-identity-memory", memory, 0,
                              memory_region_size(memory));
@@ -325,11 +179,11 @@ static void space_release(struct rcu_head* rcu) {
     object_unparent(OBJECT(container_of(rcu, UmbraDeviceSpace, rcu)));
 }
 
-void umbra_device_space_delete(UmbraDeviceSpace* space) {
-    /* The bridge's configuration space is gone already. */
+void umbra_device_space_keep_number(UmbraDeviceSpace* space) {
     qatomic_set(&space->bus_number, &space->fixed_bus_number);
-    umbra_shadow_port_detach_all(space);
+}
 
+void umbra_device_space_delete(UmbraDeviceSpace* space) {
     memory_region_transaction_begin();
     memory_region_del_subregion(&space->root, &space->window);
     memory_region_del_subregion(&space->root, MEMORY_REGION(&space->translated));
@@ -350,12 +204,6 @@ void umbra_device_space_register_types(void) {
         .parent = TYPE_OBJECT,
         .instance_size = sizeof(UmbraDeviceSpace),
     };
-    static const TypeInfo region_info = {
-        .name = TYPE_UMBRA_TRANSLATED_REGION,
-        .parent = TYPE_IOMMU_MEMORY_REGION,
-        .class_init = translated_region_class_init,
-    };
 
     type_register_static(&space_info);
-    type_register_static(&region_info);
 }

@@ -22,12 +22,14 @@
 #define UMBRA_QEMU_DEVICE_SPACE_H
 
 #include "plugin/bridge/shadow.h"
+#include "plugin/bridge/unit.h"
 #include "plugin/qemu/compat.h"
 
 #include "hw/pci/pci_bus.h"
 #include "qemu/rcu.h"
 
 #define TYPE_UMBRA_DEVICE_SPACE "umbra-device-space"
+#define TYPE_UMBRA_TRANSLATED_REGION "umbra-translated-region" /* translated_region.h */
 OBJECT_DECLARE_SIMPLE_TYPE(UmbraDeviceSpace, UMBRA_DEVICE_SPACE)
 
 /* Where writes are interrupts (specification 3.14). */
@@ -39,13 +41,28 @@ typedef enum UmbraView {
     UMBRA_VIEW_TRANSLATED,
 } UmbraView;
 
+/* Who of the listeners that are served by notifiers (notifier_mapper.h) hears of a map or an unmap.
+ * Transitions:
+ *
+ *   STEADY -> CHANGING -> STEADY                 a listener came or went
+ *   STEADY -> SETTLING -> REPLAYING -> STEADY    a listener asks for what is mapped
+ *   any state -> SWITCHING -> the same state     the shadow switches the view of the space
+ */
+typedef enum UmbraListening {
+    UMBRA_LISTENING_STEADY,   /* all of them */
+    UMBRA_LISTENING_CHANGING, /* nobody of maps: the one that came asks for a replay */
+    UMBRA_LISTENING_SETTLING, /* of maps all but the newcomer, which is told of all by the replay */
+    UMBRA_LISTENING_REPLAYING, /* the newcomer only */
+    UMBRA_LISTENING_SWITCHING, /* nothing is mapped, and the shadow must not be called */
+} UmbraListening;
+
 /* What all spaces of a unit have in common. */
 typedef struct UmbraSpaceContext {
     UmbraUnit* unit;
     unsigned address_width; /* of IOVAs, in bits */
     bool caching_mode;
     bool device_iotlb;
-    unsigned unmap_listeners; /* spaces that may have somebody who hears of unmaps only */
+    unsigned unmap_listeners; /* spaces that may have one (unmap_listeners.h) */
     /* All of guest memory, and the interrupt window for devices that need no source-id. */
     MemoryRegion identity;
     MemoryRegion identity_memory;
@@ -70,24 +87,23 @@ struct UmbraDeviceSpace {
     MemoryRegion window;
     UmbraView view;
     IOMMUNotifierFlag notifier_flags;
-    bool may_hear_unmaps_only; /* counted in the context */
+    bool may_hear_unmaps_only; /* counted in the context's unmap_listeners */
 
-    /* Of shadow_port.c: what the shadow maps for the device, and where to. */
-    GSList* containers;        /* VFIO's, as UmbraContainerPort */
-    UmbraShadowDevice* shadow; /* by notifiers; NULL: nobody wants mappings in this way */
+    /* What the shadow maps for the device, and where to. */
+    GSList* containers;        /* VFIO's, as UmbraVfioMapper (vfio_container.c) */
+    UmbraShadowDevice* shadow; /* by notifiers; NULL: no listener wants maps in this way */
     UmbraDmaMode shadow_mode;  /* with containers: decides the view */
-    bool switching;            /* the shadow is changing it, and must not be called */
-    IOMMUNotifier* replay_target;
-    IOMMUNotifier* newcomer; /* not yet told of anything, and about to be told of all */
-    bool listeners_muted;
+    UmbraListening listening;
+    IOMMUNotifier* newcomer; /* while SETTLING or REPLAYING; else NULL */
 
     struct rcu_head rcu;
 };
 
 void umbra_device_space_register_types(void);
 
-/* Sets up the regions that spaces share, owned by `owner`. Properties are the caller's to set. */
-void umbra_space_context_init(UmbraSpaceContext* context, Object* owner, UmbraUnit* unit);
+/* Sets up what spaces share; `owner` owns the regions. */
+void umbra_space_context_init(UmbraSpaceContext* context, Object* owner, UmbraUnit* unit,
+                              const UmbraUnitProperties* properties);
 
 /* The new space is a child of `owner`, which `context` is part of. */
 UmbraDeviceSpace* umbra_device_space_new(Object* owner, UmbraSpaceContext* context, PCIBus* bus,
@@ -95,8 +111,11 @@ UmbraDeviceSpace* umbra_device_space_new(Object* owner, UmbraSpaceContext* conte
 /* A space for the platform's own messages, from the fixed `source`. */
 UmbraDeviceSpace* umbra_platform_space_new(Object* owner, UmbraSpaceContext* context,
                                            uint16_t source);
-/* Takes the space apart; it is freed after a grace period. No device uses it any more, and its
- * bridge may be in parts. */
+/* The bridge of the bus is about to go, and its configuration space with it: the bus number stays
+ * as it was last. */
+void umbra_device_space_keep_number(UmbraDeviceSpace* space);
+/* Takes the space apart. No device uses it any more, no container is attached, and its number is
+ * kept. The space is freed after a grace period. */
 void umbra_device_space_delete(UmbraDeviceSpace* space);
 
 /* The requester id under which the device is on the bus now. Any thread. */
@@ -109,14 +128,5 @@ static inline bool umbra_device_space_renumbered(const UmbraDeviceSpace* space) 
 
 /* Chooses the view that the guest's tables ask for now. */
 void umbra_device_space_update(UmbraDeviceSpace* space);
-
-/* True if somebody hears of unmaps only: vhost, say. The shadow has no part in what such a listener
- * keeps, so it is told of every invalidation. */
-bool umbra_device_space_hears_unmaps_only(UmbraDeviceSpace* space);
-
-/* Tells listeners (vhost) that nothing in `first` to `last` may be used any more; `type` says
- * whether their own cache or a device's TLB is meant. */
-void umbra_device_space_notify_unmap(UmbraDeviceSpace* space, IOMMUNotifierFlag type,
-                                     uint64_t first, uint64_t last);
 
 #endif

@@ -5,11 +5,13 @@
 
 #include "hw/qdev-core.h"
 #include "net/net.h"
-#include "plugin/probe/probe.h"
 #include "qapi/error.h"
 #include "qapi/util.h"
+#include "qemu/error-report.h"
 #include "qobject/qbool.h"
+#include "qobject/qdict.h"
 #include "qobject/qstring.h"
+#include "system/system.h"
 
 /* A device, or what one is to be made of. */
 typedef struct Candidate {
@@ -55,7 +57,7 @@ static bool has_vdpa_backend(const Candidate* candidate) {
 }
 
 static bool needs_maps(const Candidate* candidate) {
-    if (has_type(candidate, TYPE_UMBRA_PROBE)) {
+    if (has_type(candidate, "umbra-probe")) {
         return is_on(candidate, "listen") && !is_on(candidate, "unmaps-only");
     }
     /* The backend of a virtio device is behind the unit only if the device is. */
@@ -68,14 +70,15 @@ static bool check(const Candidate* candidate, const char* id, Error** errp) {
     if (!needs_maps(candidate)) {
         return true;
     }
-    error_setg(errp,
-               "device '%s' needs to know what the guest maps, and with caching-mode=off the guest "
-               "does not say: start umbra-viommu with caching-mode=on",
-               id != NULL && *id != '\0' ? id : object_class_get_name(candidate->class));
+    error_setg(
+        errp,
+        "device '%s' needs to know what the guest maps, and with caching-mode=off the guest does not say: start umbra-viommu with caching-mode=on",
+        id != NULL && *id != '\0' ? id : object_class_get_name(candidate->class));
     return false;
 }
 
-bool umbra_check_options_without_caching_mode(const QDict* options, Error** errp) {
+/* What a -device option or device_add asks for. */
+static bool check_options(const QDict* options, Error** errp) {
     const char* driver = qdict_get_try_str(options, "driver");
     const Candidate candidate = {
         .class = driver != NULL ? module_object_class_by_name(driver) : NULL,
@@ -94,6 +97,28 @@ static int check_child(Object* child, void* errp) {
                : 1;
 }
 
-bool umbra_check_devices_without_caching_mode(Error** errp) {
-    return object_child_foreach_recursive(object_get_root(), check_child, errp) == 0;
+/* QEMU asks about every device that it is about to make, whether to hide it. None is hidden; an
+ * error refuses the device. */
+static bool hide_device(DeviceListener* listener, const QDict* options, bool from_json,
+                        Error** errp) {
+    check_options(options, errp);
+    return false;
+}
+
+/* Devices that no option of their own made what they are, but -global or a default. */
+static void check_complete_machine(Notifier* notifier, void* unused) {
+    Error* error = NULL;
+
+    if (object_child_foreach_recursive(object_get_root(), check_child, &error) != 0) {
+        error_report_err(error);
+        exit(EXIT_FAILURE);
+    }
+}
+
+void umbra_refuse_map_listeners(void) {
+    static DeviceListener listener = {.hide_device = hide_device};
+    static Notifier complete = {.notify = check_complete_machine};
+
+    device_listener_register(&listener);
+    qemu_add_machine_init_done_notifier(&complete);
 }

@@ -6,14 +6,8 @@
 #ifndef UMBRA_QEMU_MAP_LISTENERS_H
 #define UMBRA_QEMU_MAP_LISTENERS_H
 
-#include "plugin/qemu/compat.h"
-
-#include "qobject/qdict.h"
-
-/* What a -device option or device_add asks for. False with an error if it is such a device. */
-bool umbra_check_options_without_caching_mode(const QDict* options, Error** errp);
-
-/* The same for all devices that there are. */
-bool umbra_check_devices_without_caching_mode(Error** errp);
+/* From here on refuses each such device that the command line or the monitor asks for, and ends
+ * QEMU with a message if there is one once the machine is complete. Once, with the big lock. */
+void umbra_refuse_map_listeners(void);
 
 #endif

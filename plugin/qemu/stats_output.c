@@ -3,7 +3,7 @@
 
 #include "plugin/qemu/stats_output.h"
 
-#include "plugin/qemu/viommu.h"
+#include "plugin/qemu/viommu_name.h"
 #include "qapi/error.h"
 #include "qemu/cutils.h"
 #include "qemu/error-report.h"
@@ -20,7 +20,7 @@ static int open_beside(const char* path, char** beside) {
 }
 
 static bool fail_file(const UmbraStatsOutput* output, int error, Error** errp) {
-    error_setg_errno(errp, error, "stats-file=%s cannot be written", output->file);
+    error_setg_errno(errp, error, "stats-file=%s cannot be written", output->properties->file);
     return false;
 }
 
@@ -53,7 +53,7 @@ bool umbra_stats_output_write_file(UmbraStatsOutput* output, Error** errp) {
     int error = 0;
     int fd;
 
-    if (output->file == NULL) {
+    if (output->properties->file == NULL) {
         error_setg(errp, "there is no file to write to: start QEMU with stats-file=PATH");
         return false;
     }
@@ -139,7 +139,7 @@ static gboolean room_in_stream(void* unused, GIOCondition condition, void* opaqu
 static void message_due(void* opaque) {
     UmbraStatsOutput* output = opaque;
 
-    timer_mod(output->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + output->interval);
+    timer_mod(output->timer, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + output->properties->interval);
     output->sequence++;
     send_message(output);
     if (output->message != NULL) {
@@ -149,7 +149,7 @@ static void message_due(void* opaque) {
     const UmbraSnapshotStamp stamp = {
         .unit = output->name,
         .sequence = output->sequence,
-        .interval_ns = (uint64_t)output->interval * SCALE_MS,
+        .interval_ns = (uint64_t)output->properties->interval * SCALE_MS,
         .dropped = output->dropped,
     };
     output->message = umbra_unit_snapshot(output->unit, &stamp, &output->size);
@@ -183,22 +183,23 @@ static int stream_can_read(void* opaque) {
 static void stream_read(void* opaque, const uint8_t* data, int size) {}
 
 static bool start_stream(UmbraStatsOutput* output, Error** errp) {
-    Chardev* chardev = qemu_chr_find(output->chardev);
+    Chardev* chardev = qemu_chr_find(output->properties->chardev);
 
     if (chardev == NULL) {
-        error_setg(errp,
-                   "stats-chardev=%s: there is no such character device; name one with "
-                   "-chardev socket,id=%s,...",
-                   output->chardev, output->chardev);
+        error_setg(
+            errp,
+            "stats-chardev=%s: there is no such character device; name one with -chardev socket,id=%s,...",
+            output->properties->chardev, output->properties->chardev);
         return false;
     }
-    if (output->interval < SHORTEST_INTERVAL_MS || output->interval > LONGEST_INTERVAL_MS) {
+    if (output->properties->interval < SHORTEST_INTERVAL_MS ||
+        output->properties->interval > LONGEST_INTERVAL_MS) {
         error_setg(errp, "stats-interval=%" PRIu32 ": use %d to %d (milliseconds)",
-                   output->interval, SHORTEST_INTERVAL_MS, LONGEST_INTERVAL_MS);
+                   output->properties->interval, SHORTEST_INTERVAL_MS, LONGEST_INTERVAL_MS);
         return false;
     }
     if (!qemu_chr_fe_init(&output->stream, chardev, errp)) {
-        error_prepend(errp, "stats-chardev=%s: ", output->chardev);
+        error_prepend(errp, "stats-chardev=%s: ", output->properties->chardev);
         return false;
     }
     output->timer = timer_new_ms(QEMU_CLOCK_REALTIME, message_due, output);
@@ -207,20 +208,21 @@ static bool start_stream(UmbraStatsOutput* output, Error** errp) {
     return true;
 }
 
-bool umbra_stats_output_start(UmbraStatsOutput* output, const UmbraUnit* unit, const char* name,
-                              Error** errp) {
+bool umbra_stats_output_start(UmbraStatsOutput* output, const UmbraStatsProperties* properties,
+                              const UmbraUnit* unit, const char* name, Error** errp) {
+    output->properties = properties;
     output->unit = unit;
     output->name = name;
-    if (output->file != NULL) {
-        output->path = g_canonicalize_filename(output->file, NULL);
+    if (output->properties->file != NULL) {
+        output->path = g_canonicalize_filename(output->properties->file, NULL);
     }
-    if ((output->file != NULL && !check_file(output, errp)) ||
-        (output->chardev != NULL && !start_stream(output, errp))) {
+    if ((output->properties->file != NULL && !check_file(output, errp)) ||
+        (output->properties->chardev != NULL && !start_stream(output, errp))) {
         g_free(output->path);
         output->path = NULL;
         return false;
     }
-    if (output->file != NULL) {
+    if (output->properties->file != NULL) {
         output->exit.notify = write_at_exit;
         qemu_add_exit_notifier(&output->exit);
     }

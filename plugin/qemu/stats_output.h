@@ -12,20 +12,25 @@
 #ifndef UMBRA_QEMU_STATS_OUTPUT_H
 #define UMBRA_QEMU_STATS_OUTPUT_H
 
+#include "plugin/qemu/compat.h"
+
 #include "chardev/char-fe.h"
 #include "plugin/bridge/statistics.h"
 #include "qemu/notify.h"
 #include "qemu/timer.h"
 
-typedef struct UmbraStatsOutput {
-    /* Properties. */
+/* What the operator chooses. */
+typedef struct UmbraStatsProperties {
     char* file;        /* NULL: none */
     char* chardev;     /* id; NULL: none */
     uint32_t interval; /* milliseconds */
+} UmbraStatsProperties;
 
+typedef struct UmbraStatsOutput {
+    const UmbraStatsProperties* properties;
     const UmbraUnit* unit;
     const char* name;
-    char* path; /* `file`, from the root: QEMU goes elsewhere when it becomes a daemon */
+    char* path; /* of the file, from the root: QEMU goes elsewhere when it becomes a daemon */
     uint64_t files_written;
     Notifier exit;
 
@@ -40,10 +45,10 @@ typedef struct UmbraStatsOutput {
     guint watch; /* on the stream having room; 0: none */
 } UmbraStatsOutput;
 
-/* Checks the properties and begins. `unit` and `name` stay for good. On failure nothing is left
- * behind. */
-bool umbra_stats_output_start(UmbraStatsOutput* output, const UmbraUnit* unit, const char* name,
-                              Error** errp);
+/* Checks the properties and begins. `properties`, `unit` and `name` outlive the output. On failure
+ * nothing is left behind. */
+bool umbra_stats_output_start(UmbraStatsOutput* output, const UmbraStatsProperties* properties,
+                              const UmbraUnit* unit, const char* name, Error** errp);
 
 /* Replaces the file by one with a snapshot of now. */
 bool umbra_stats_output_write_file(UmbraStatsOutput* output, Error** errp);

@@ -7,8 +7,8 @@
 // the headers it was compiled with (but for the last number: stable updates keep structures). To be
 // able to say so, it must be loadable into a QEMU where functions are missing: its references to
 // QEMU are weak (CMakeLists.txt), and missing ones are null.
-#ifndef UMBRA_QEMU_HOST_CHECK_H
-#define UMBRA_QEMU_HOST_CHECK_H
+#ifndef UMBRA_MODULE_HOST_CHECK_H
+#define UMBRA_MODULE_HOST_CHECK_H
 
 #include "plugin/qemu/compat.h"
 

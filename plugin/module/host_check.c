@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "plugin/qemu/compat.h"
 
-#include "plugin/qemu/host_check.h"
+#include "plugin/module/host_check.h"
 
 #include <dlfcn.h>
 #include <elf.h>

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/qemu/compat.h"
+
+#include "plugin/qemu/properties.h"
+
+#include "hw/qdev-properties.h"
+#include "plugin/qemu/machine.h"
+#include "qapi/error.h"
+#include "qobject/qbool.h"
+#include "qobject/qnum.h"
+#include "qobject/qstring.h"
+
+#define ON_MAP_ERROR_REPORT "report"
+#define ON_MAP_ERROR_STOP "stop"
+
+typedef struct PropertyRow {
+    Property property;  /* name, place in UmbraProperties, default; only the name if x86-iommu's */
+    const char* values; /* that it takes, for people */
+    const char* unset;  /* what a string is called that is not given; NULL for all others */
+    const char* help;
+} PropertyRow;
+
+#define OWN(type, name, field, ...) \
+    .property = DEFINE_PROP_##type(name, UmbraProperties, field __VA_OPT__(, ) __VA_ARGS__)
+#define INHERITED(name_) .property = {.name = (name_)}
+
+// clang-format off: a sentence stays in one piece
+static const PropertyRow rows[] = {
+    {OWN(BOOL, "caching-mode", caching_mode, true), "on|off", NULL,
+     "The guest must invalidate after every change of its tables (CAP.CM); pass-through needs this"},
+    {OWN(UINT8, "aw-bits", address_width, UMBRA_DEFAULT_ADDRESS_WIDTH), "39|48", NULL,
+     "Width of I/O virtual addresses: with 39 tables have three levels, with 48 three or four"},
+    {INHERITED("intremap"), "on|off|auto", NULL,
+     "Remap interrupts; auto is on unless KVM has the whole interrupt controller (kernel-irqchip=on)"},
+    {OWN(ON_OFF_AUTO, "eim", extended_interrupt_mode, ON_OFF_AUTO_AUTO), "on|off|auto", NULL,
+     "32-bit APIC ids in remapped interrupts (x2APIC); auto is on if intremap and the accelerator allow it"},
+    {INHERITED("pt"), "on|off", NULL,
+     "The guest may let a device's DMA pass untranslated (ECAP.PT), as with iommu=pt"},
+    {INHERITED("device-iotlb"), "on|off", NULL,
+     "Devices may have translation caches of their own (ATS), such as vhost with ats=on"},
+    {OWN(BOOL, "snoop-control", snoop_control, false), "on|off", NULL,
+     "The guest may set the snoop bit in its tables (ECAP.SC)"},
+    {OWN(BOOL, "coalesce", coalesce, true), "on|off", NULL,
+     "Map in one host call what is contiguous and named by one page-selective invalidation; a later unmap of a part splits such a mapping"},
+    {OWN(STRING, "on-map-error", on_map_error), ON_MAP_ERROR_REPORT "|" ON_MAP_ERROR_STOP,
+     ON_MAP_ERROR_REPORT,
+     "When the host refuses a mapping: tell the operator and retry; stop also stops the machine until the monitor's cont, which retries"},
+    {OWN(UINT64, "max-mappings", max_mappings, UMBRA_DEFAULT_MAX_MAPPINGS), "NUMBER", NULL,
+     "Budget against hostile tables: leaf entries of one guest domain"},
+    {OWN(UINT32, "max-tables", max_tables, UMBRA_DEFAULT_MAX_TABLES), "NUMBER", NULL,
+     "Budget against hostile tables: table pages of one guest domain; all domains together may have twice as many"},
+    {OWN(UINT32, "slice-us", slice_us, 10000), "MICROSECONDS", NULL,
+     "Longest work on invalidations at a time; after that the machine goes on, and the guest waits for the rest. 0 is no limit"},
+    {OWN(STRING, "stats-file", stats.file), "PATH", "none",
+     "Write the counters to this file when QEMU exits, for umbra-stat; stats-write does so at once"},
+    {OWN(STRING, "stats-chardev", stats.chardev), "ID", "none",
+     "Send the counters at an interval to the reader of this -chardev, for umbra-stat"},
+    {OWN(UINT32, "stats-interval", stats.interval, 1000), "NUMBER", NULL,
+     "Milliseconds between two messages over stats-chardev"},
+};
+// clang-format on
+
+void umbra_properties_add(ObjectClass* klass, size_t offset) {
+    /* QEMU keeps the array. */
+    static Property own[ARRAY_SIZE(rows)];
+    size_t count = 0;
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        if (rows[i].property.info != NULL) {
+            own[count] = rows[i].property;
+            own[count++].offset += (ptrdiff_t)offset;
+        }
+    }
+    device_class_set_props_n(DEVICE_CLASS(klass), own, count);
+
+    /* Written into the property as found: x86-iommu has no words for its own. */
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        ObjectProperty* property = object_class_property_find(klass, rows[i].property.name);
+
+        g_free(property->description);
+        property->description = g_strdup(rows[i].help);
+    }
+}
+
+/* The default that QEMU gives the property, as one would write it. */
+static char* default_of(ObjectClass* klass, const PropertyRow* row) {
+    const QObject* value = object_class_property_find(klass, row->property.name)->defval;
+
+    if (row->unset != NULL) {
+        return g_strdup(row->unset);
+    }
+    if (qobject_to(QBool, value) != NULL) {
+        return g_strdup(qbool_get_bool(qobject_to(QBool, value)) ? "on" : "off");
+    }
+    if (qobject_to(QNum, value) != NULL) {
+        return qnum_to_string(qobject_to(QNum, value));
+    }
+    return g_strdup(qstring_get_str(qobject_to(QString, value)));
+}
+
+void umbra_properties_print_help(ObjectClass* klass, FILE* out) {
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        const PropertyRow* row = &rows[i];
+        g_autofree char* default_value = default_of(klass, row);
+
+        fprintf(out, "  %-14s %-12s (default: %s)\n      %s\n", row->property.name, row->values,
+                default_value, row->help);
+    }
+}
+
+/* Sets *enabled to what the property and the platform amount to. */
+static bool decide_extended_interrupt_mode(OnOffAuto wanted, bool remapping, bool* enabled,
+                                           Error** errp) {
+    const bool possible = umbra_machine_takes_wide_interrupts();
+
+    *enabled = false;
+    if (wanted == ON_OFF_AUTO_ON) {
+        if (!remapping) {
+            error_setg(errp, "eim=on needs intremap=on");
+            return false;
+        }
+        if (!possible) {
+            error_setg(
+                errp,
+                "eim=on needs KVM with x2APIC support and -M q35,kernel-irqchip=split; or set eim=off");
+            return false;
+        }
+    }
+    *enabled = wanted != ON_OFF_AUTO_OFF && remapping && possible;
+    return true;
+}
+
+bool umbra_properties_of_unit(const UmbraProperties* properties, X86IOMMUState* iommu,
+                              UmbraUnitProperties* unit, Error** errp) {
+    const char* problem;
+
+    if (properties->address_width != 39 && properties->address_width != 48) {
+        error_setg(errp, "aw-bits=%u is not supported: use 39 or 48", properties->address_width);
+        return false;
+    }
+    *unit = (UmbraUnitProperties){
+        .caching_mode = properties->caching_mode,
+        .address_width = properties->address_width,
+        .host_address_width = umbra_machine_address_width(),
+        .interrupt_remapping = x86_iommu_ir_supported(iommu),
+        .pass_through = iommu->pt_supported,
+        .device_iotlb = iommu->dt_supported,
+        .snoop_control = properties->snoop_control,
+    };
+    if (!decide_extended_interrupt_mode(properties->extended_interrupt_mode,
+                                        unit->interrupt_remapping, &unit->extended_interrupt_mode,
+                                        errp)) {
+        return false;
+    }
+    problem = umbra_unit_properties_error(unit);
+    if (problem != NULL) {
+        error_setg(errp, "%s", problem);
+        return false;
+    }
+    return true;
+}
+
+bool umbra_properties_of_shadow(const UmbraProperties* properties, UmbraShadowOptions* shadow,
+                                Error** errp) {
+    const char* on_map_error =
+        properties->on_map_error != NULL ? properties->on_map_error : ON_MAP_ERROR_REPORT;
+    const bool stop = g_str_equal(on_map_error, ON_MAP_ERROR_STOP);
+
+    if (!stop && !g_str_equal(on_map_error, ON_MAP_ERROR_REPORT)) {
+        error_setg(errp, "on-map-error=%s: use report or stop", on_map_error);
+        return false;
+    }
+    if (properties->max_mappings == 0 || properties->max_tables == 0) {
+        error_setg(errp, "max-mappings and max-tables must be at least 1");
+        return false;
+    }
+    *shadow = (UmbraShadowOptions){
+        .coalesce = properties->coalesce,
+        .stop_on_map_error = stop,
+        .max_mappings = properties->max_mappings,
+        .max_tables = properties->max_tables,
+        .slice_us = properties->slice_us,
+    };
+    return true;
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// What the operator chooses about a unit: the properties of -device umbra-viommu. One table
+// (properties.c) holds name, place, default, values and help of each; everything that is said about
+// properties elsewhere follows from it. `intremap`, `pt` and `device-iotlb` are x86-iommu's own:
+// the table gives them words, x86-iommu the rest.
+//
+// Functions need the big lock.
+#ifndef UMBRA_QEMU_PROPERTIES_H
+#define UMBRA_QEMU_PROPERTIES_H
+
+#include "plugin/qemu/compat.h"
+
+#include "hw/i386/x86-iommu.h"
+#include "plugin/bridge/unit.h"
+#include "plugin/qemu/stats_output.h"
+
+/* Where QEMU stores the values. x86-iommu's are in X86IOMMUState. */
+typedef struct UmbraProperties {
+    bool caching_mode;
+    bool snoop_control;
+    uint8_t address_width;
+    OnOffAuto extended_interrupt_mode;
+    bool coalesce;
+    char* on_map_error; /* NULL: the default */
+    uint64_t max_mappings;
+    uint32_t max_tables;
+    uint32_t slice_us;
+    UmbraStatsProperties stats;
+} UmbraProperties;
+
+/* Gives a class the properties; its instances have a UmbraProperties at `offset`. To be called
+ * once, for a descendant of x86-iommu. */
+void umbra_properties_add(ObjectClass* klass, size_t offset);
+
+/* Prints each property of `klass` with its values, its default and its help. */
+void umbra_properties_print_help(ObjectClass* klass, FILE* out);
+
+/* What the values and the machine amount to. False with an error if a value is out of range, or
+ * asks for what the machine does not have. */
+bool umbra_properties_of_unit(const UmbraProperties* properties, X86IOMMUState* iommu,
+                              UmbraUnitProperties* unit, Error** errp);
+bool umbra_properties_of_shadow(const UmbraProperties* properties, UmbraShadowOptions* shadow,
+                                Error** errp);
+
+#endif

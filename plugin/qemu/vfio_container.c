@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "plugin/qemu/compat.h"
+
+#include "plugin/qemu/vfio_container.h"
+
+#include "hw/pci/pci.h"
+#include "plugin/bridge/requests.h"
+#include "plugin/qemu/iommu_notify.h"
+#include "qapi/error.h"
+
+typedef struct UmbraVfioMapper {
+    UmbraDeviceSpace* space;
+    UmbraVfioContainer* container;
+    UmbraShadowDevice* shadow;
+    GSList* devices; /* whose DMA the container is for */
+} UmbraVfioMapper;
+
+static uint16_t container_source(void* opaque) {
+    const UmbraVfioMapper* mapper = opaque;
+
+    return umbra_device_space_source(mapper->space);
+}
+
+static size_t container_map(void* opaque, const UmbraHostMapping* mappings, size_t count,
+                            int* error) {
+    UmbraVfioMapper* mapper = opaque;
+
+    for (size_t i = 0; i < count; i++) {
+        const UmbraHostMapping* mapping = &mappings[i];
+        const int failure =
+            umbra_vfio_dma_map(mapper->container, mapping->iova, mapping->bytes, mapping->host,
+                               !(mapping->access & UMBRA_ACCESS_WRITE));
+
+        if (failure != 0) {
+            *error = -failure;
+            return i;
+        }
+    }
+    return count;
+}
+
+static int container_unmap(void* opaque, uint64_t iova, uint64_t bytes) {
+    UmbraVfioMapper* mapper = opaque;
+
+    return -umbra_vfio_dma_unmap(mapper->container, iova, bytes);
+}
+
+/* Several containers of one space change their mode in one go: each is emptied before the first is
+ * told of the new mode. */
+static void container_set_mode(void* opaque, UmbraDmaMode mode) {
+    UmbraDeviceSpace* space = ((UmbraVfioMapper*)opaque)->space;
+    const UmbraListening before = space->listening;
+
+    space->shadow_mode = mode;
+    space->listening = UMBRA_LISTENING_SWITCHING;
+    umbra_device_space_update(space);
+    space->listening = before;
+}
+
+bool umbra_vfio_container_owns(const UmbraDeviceSpace* space, const IOMMUNotifier* notifier) {
+    for (GSList* link = space->containers; link != NULL; link = link->next) {
+        const UmbraVfioMapper* mapper = link->data;
+        VFIOGuestIOMMU* guest;
+
+        QLIST_FOREACH(guest, &mapper->container->giommu_list, giommu_next) {
+            if (&guest->n == notifier) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* What the container was told by its notifiers, before it was known to be one, goes. */
+static void empty_container(const UmbraDeviceSpace* space, UmbraVfioContainer* container) {
+    VFIOGuestIOMMU* guest;
+
+    QLIST_FOREACH(guest, &container->giommu_list, giommu_next) {
+        if (guest->iommu_mr == &space->translated) {
+            umbra_iommu_notify(&guest->n, 0, UINT64_C(1) << space->context->address_width, 0,
+                               IOMMU_NONE);
+        }
+    }
+}
+
+static UmbraVfioMapper* add_container(UmbraDeviceSpace* space, UmbraVfioContainer* container) {
+    UmbraVfioMapper* self = g_new0(UmbraVfioMapper, 1);
+    const UmbraHostMapper functions = {
+        .opaque = self,
+        .source = container_source,
+        .map = container_map,
+        .unmap = container_unmap,
+        .set_mode = container_set_mode,
+    };
+
+    self->space = space;
+    self->container = container;
+    space->containers = g_slist_prepend(space->containers, self);
+    self->shadow = umbra_shadow_add(space->context->unit, &functions);
+    return self;
+}
+
+static void drop_container(UmbraVfioMapper* mapper) {
+    UmbraDeviceSpace* space = mapper->space;
+
+    umbra_shadow_remove(space->context->unit, mapper->shadow);
+    space->containers = g_slist_remove(space->containers, mapper);
+    g_slist_free(mapper->devices);
+    g_free(mapper);
+}
+
+static UmbraVfioMapper* find_container(UmbraDeviceSpace* space, UmbraVfioContainer* container) {
+    for (GSList* link = space->containers; link != NULL; link = link->next) {
+        UmbraVfioMapper* mapper = link->data;
+
+        if (mapper->container == container) {
+            return mapper;
+        }
+    }
+    return NULL;
+}
+
+bool umbra_vfio_container_attach(UmbraDeviceSpace* space, const PCIDevice* device,
+                                 HostIOMMUDevice* host_device, Error** errp) {
+    UmbraVfioMapper* mapper;
+    UmbraVfioContainer* container = umbra_vfio_container_of(host_device);
+    HostIOMMUDeviceClass* host_class = HOST_IOMMU_DEVICE_GET_CLASS(host_device);
+    int width;
+
+    if (!space->context->caching_mode) {
+        error_setg(
+            errp,
+            "caching-mode=off cannot work with a passed-through device: the guest would not say when it maps something. Start umbra-viommu with caching-mode=on");
+        return false;
+    }
+    if (container == NULL) {
+        error_setg(errp, "device %02x.%x is not one of VFIO's: umbra-viommu cannot map for it",
+                   PCI_SLOT(device->devfn), PCI_FUNC(device->devfn));
+        return false;
+    }
+    width = host_class->get_cap(host_device, HOST_IOMMU_DEVICE_CAP_AW_BITS, errp);
+    if (width < 0) {
+        return false;
+    }
+    if ((unsigned)width < space->context->address_width) {
+        error_setg(errp, "the host's IOMMU takes addresses of %d bits: start umbra-viommu with %s",
+                   width, width >= 39 ? "aw-bits=39" : "another host");
+        return false;
+    }
+    mapper = find_container(space, container);
+    if (mapper == NULL) {
+        if (space->shadow != NULL) {
+            empty_container(space, container);
+        }
+        mapper = add_container(space, container);
+    }
+    mapper->devices = g_slist_prepend(mapper->devices, (gpointer)device);
+    return true;
+}
+
+void umbra_vfio_container_detach(UmbraDeviceSpace* space, const PCIDevice* device) {
+    for (GSList* link = space->containers; link != NULL; link = link->next) {
+        UmbraVfioMapper* mapper = link->data;
+
+        if (g_slist_find(mapper->devices, device) != NULL) {
+            mapper->devices = g_slist_remove(mapper->devices, device);
+            if (mapper->devices == NULL) {
+                drop_container(mapper);
+            }
+            return;
+        }
+    }
+}
+
+void umbra_vfio_container_detach_all(UmbraDeviceSpace* space) {
+    while (space->containers != NULL) {
+        drop_container(space->containers->data);
+    }
+}
