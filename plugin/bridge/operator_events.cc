@@ -15,11 +15,9 @@ using shadow::Trouble;
 const char* describe(Trouble trouble) {
     switch (trouble) {
         case Trouble::map_failed:
-            return "the host refused to map what the guest's tables map; the device cannot reach "
-                   "it until a retry succeeds";
+            return "the host refused to map what the guest's tables map; the device cannot reach it until a retry succeeds";
         case Trouble::unmap_refused:
-            return "the host refused to unmap what the guest no longer maps; the device can reach "
-                   "it until a retry succeeds";
+            return "the host refused to unmap what the guest no longer maps; the device can reach it until a retry succeeds";
         case Trouble::not_ram:
             return "the guest maps addresses that are not RAM; they are not mapped on the host";
         case Trouble::mapping_budget:

@@ -24,13 +24,12 @@ static void complain(const char* format, ...) {
     va_start(arguments, format);
     fputs("umbra: ", stderr);
     vfprintf(stderr, format, arguments);
-    fputs("\numbra: Build QEMU " BUILT_FOR
-          " from the source tree that the plugin was built "
-          "against, configured with\n"
-          "umbra:   --enable-plugins --extra-ldflags=-Wl,--export-dynamic\n"
-          "umbra: or build the plugin against the QEMU that you run (-DUMBRA_QEMU_SRC, "
-          "-DUMBRA_QEMU_BUILD).\n",
-          stderr);
+    fputs(
+        "\numbra: Build QEMU " BUILT_FOR
+        " from the source tree that the plugin was built against, configured with\n"
+        "umbra:   --enable-plugins --extra-ldflags=-Wl,--export-dynamic\n"
+        "umbra: or build the plugin against the QEMU that you run (-DUMBRA_QEMU_SRC, -DUMBRA_QEMU_BUILD).\n",
+        stderr);
     va_end(arguments);
 }
 

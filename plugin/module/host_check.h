@@ -3,10 +3,11 @@
 // Is this the QEMU that the plugin was built for?
 //
 // The plugin uses QEMU's own functions and structures, which are no stable interface. So before it
-// does anything, it checks that each function it needs is there, and that the version is that of
-// the headers it was compiled with (but for the last number: stable updates keep structures). To be
-// able to say so, it must be loadable into a QEMU where functions are missing: its references to
-// QEMU are weak (CMakeLists.txt), and missing ones are null.
+// does anything else, it checks two things: each function that it needs is there, and the version
+// is that of the headers with which the plugin was compiled. (The last number may differ: stable
+// updates keep structures.) A QEMU that lacks functions must still load the plugin, or the plugin
+// could not say what is wrong. So references to QEMU are weak (CMakeLists.txt), and missing
+// functions are null.
 #ifndef UMBRA_MODULE_HOST_CHECK_H
 #define UMBRA_MODULE_HOST_CHECK_H
 

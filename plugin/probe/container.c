@@ -8,7 +8,7 @@
 #include "qom/object.h"
 
 #define TYPE_PROBE_CONTAINER "umbra-probe-container"
-/* The end of the name is what tells VFIO's from others. */
+/* The end of the name tells host devices of VFIO from others. */
 #define TYPE_PROBE_HOST_DEVICE "umbra-probe-host-device-vfio"
 
 struct UmbraProbeContainer {
@@ -19,7 +19,7 @@ struct UmbraProbeContainer {
     HostIOMMUDevice* host_device;
 };
 
-/* Guest-physical for the RAM that the machine has below 4 GiB. */
+/* The offset in the machine's RAM, which below 4 GiB is the guest-physical address. */
 static uint64_t target_of(void* host) {
     ram_addr_t offset = 0;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A VFIO container without a kernel behind it: what a vIOMMU maps in it goes to the model of a
- * listener. To the vIOMMU the probe is then a VFIO device like any other; QEMU's own VFIO code has
- * no part in it.
+ * A VFIO container without a kernel behind it: the maps and unmaps of a vIOMMU go to the model of a
+ * listener. With such a container the probe is, to the vIOMMU, a VFIO device like any other. QEMU's
+ * own VFIO code has no part in it.
  */
 #ifndef UMBRA_PLUGIN_PROBE_CONTAINER_H
 #define UMBRA_PLUGIN_PROBE_CONTAINER_H
@@ -14,7 +14,7 @@
 
 struct UmbraProbeContainer;
 
-/* Nothing in a QEMU without VFIO. */
+/* Registers nothing in a QEMU without VFIO. */
 void umbra_probe_container_register_types(void);
 
 /* NULL with an error in a QEMU without VFIO. `listener` has rules, is off, and outlives the

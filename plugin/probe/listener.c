@@ -96,8 +96,8 @@ static void notified(IOMMUNotifier* notifier, IOMMUTLBEntry* entry) {
     }
 }
 
-/* What VFIO maps: RAM and IOMMU regions, without the upper half of the space, where BARs appear
- * while they are being sized. */
+/* The sections that VFIO maps: RAM and IOMMU regions, except in the upper half of the space, where
+ * BARs appear while they are being sized. */
 static bool is_of_interest(const MemoryRegionSection* section) {
     return (memory_region_is_ram(section->mr) || memory_region_is_iommu(section->mr)) &&
            !memory_region_is_protected(section->mr) &&

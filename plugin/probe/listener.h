@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Listening to a DMA address space as VFIO does: a memory listener over the whole space, IOMMU
- * notifiers for maps and unmaps on every IOMMU region in it, with replay of what is mapped at the
- * time. What arrives is counted and, with `rules`, applied to a model of a VFIO container.
+ * Listening to a DMA address space as VFIO does: a memory listener over the whole space, and IOMMU
+ * notifiers for maps and unmaps on every IOMMU region in it. A new notifier asks for a replay of
+ * what is mapped. Maps and unmaps are counted and, with `rules`, applied to a model of a VFIO
+ * container.
  *
  * Every function is called with QEMU's big lock held.
  */
@@ -56,11 +57,11 @@ void umbra_probe_listener_destroy(struct UmbraProbeListener* listener);
  * for example). */
 bool umbra_probe_listener_start(struct UmbraProbeListener* listener, AddressSpace* space,
                                 Error** errp);
-/* Nothing if it is not listening. */
+/* Does nothing if the listener is off. */
 void umbra_probe_listener_stop(struct UmbraProbeListener* listener);
 
-/* What the vIOMMU does to the container, counted as a notification is. 0 or a negative errno value,
- * as type1v2 has it. */
+/* A map or unmap of the container by the vIOMMU, counted as a notification is. Returns 0 or a
+ * negative errno value, as type1v2 does. */
 int umbra_probe_listener_map(struct UmbraProbeListener* listener,
                              const struct UmbraMapping* mapping);
 int umbra_probe_listener_unmap(struct UmbraProbeListener* listener, uint64_t first, uint64_t last);

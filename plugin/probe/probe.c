@@ -230,7 +230,7 @@ static void set_listen(UmbraProbe* probe, uint64_t bits) {
     const bool on = bits & UMBRA_PROBE_LISTEN_ON;
     Error* error = NULL;
 
-    /* A container is there as long as its device. */
+    /* A probe with a container listens as long as it is there. */
     if (probe->container != NULL) {
         return;
     }
@@ -505,14 +505,14 @@ static void probe_exit(PCIDevice* pci) {
     msi_uninit(pci);
 }
 
-/* Listening ends here and not in probe_exit(): VFIO too keeps its container, and the container's
- * listener, until the instance is finalized. */
+/* Listening ends here and not in probe_exit(): VFIO too keeps its container, and the listener of
+ * the container, until the instance is finalized. */
 static void probe_instance_finalize(Object* object) {
     stop_listening(UMBRA_PROBE(object));
 }
 
-/* Counters and live mappings stay behind: on the destination they are rebuilt by what its own
- * vIOMMU maps. */
+/* Counters and live mappings stay behind: on the destination, the maps of its own vIOMMU make them
+ * anew. */
 static const VMStateDescription probe_vmstate = {
     .name = TYPE_UMBRA_PROBE,
     .version_id = 1,
@@ -544,7 +544,7 @@ static void set_refuse_maps(Object* object, bool value, Error** errp) {
     UMBRA_PROBE(object)->listener.refuse_maps = value;
 }
 
-/* What the registers say, for those who have QMP and no driver: qom-get, read-only. */
+/* The counters as properties (qom-get, read-only), for those who have QMP and no driver. */
 static void probe_instance_init(Object* object) {
     struct UmbraProbeCounters* counters = &UMBRA_PROBE(object)->listener.counters;
     const struct {
@@ -593,13 +593,11 @@ static void probe_class_init(ObjectClass* class, UmbraClassData* data) {
         "While listening, ask for unmaps and not for maps, as vhost does (default off)");
     object_class_property_set_description(
         class, "container",
-        "While listening, offer the vIOMMU a VFIO container to fill; its mappings lead to offsets "
-        "in the machine's RAM (default off)");
+        "While listening, offer the vIOMMU a VFIO container to fill; its mappings lead to offsets in the machine's RAM (default off)");
     object_class_property_add_bool(class, "refuse-maps", get_refuse_maps, set_refuse_maps);
     object_class_property_set_description(
         class, "refuse-maps",
-        "While true, the container refuses to map anything, for want of memory; can be changed at "
-        "any time");
+        "While true, the container refuses to map anything, for want of memory; can be changed at any time");
     object_class_property_set_description(
         class, "dma-entry-limit",
         "With vfio-rules, the most live mappings, as type1's parameter (default 65535)");

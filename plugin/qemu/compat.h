@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Every difference between the QEMU versions that the plugin builds against (10.0 and 10.2), and
-// the first header of every C file here: it brings in qemu/osdep.h, which QEMU wants first.
+// Every difference between the QEMU versions that the plugin builds against (10.0 and 10.2). It is
+// the first header of every C file of the plugin, because it includes qemu/osdep.h, which QEMU
+// wants first.
 #ifndef UMBRA_QEMU_COMPAT_H
 #define UMBRA_QEMU_COMPAT_H
 
@@ -38,7 +39,7 @@ typedef void UmbraClassData;
 #define umbra_dma_translation_wanted(x86_iommu) true
 #endif
 
-// The side of a character device that its user holds was called CharBackend until 10.2.
+// The user's side of a character device was called CharBackend until 10.2.
 #include "chardev/char-fe.h"
 #if UMBRA_QEMU_AT_LEAST(10, 2)
 typedef CharFrontend UmbraCharFrontend;
@@ -82,7 +83,8 @@ static inline int umbra_vfio_dma_unmap(UmbraVfioContainer* container, hwaddr iov
 #endif
 }
 
-// Functions for a container's class, of the arguments that both versions have.
+// Define functions of a container's class from functions that take the arguments which all versions
+// have.
 #if UMBRA_QEMU_AT_LEAST(10, 1)
 #define UMBRA_DEFINE_VFIO_DMA_MAP(name, function)                                                 \
     static int name(const UmbraVfioContainer* container, hwaddr iova, uint64_t bytes, void* host, \

@@ -32,8 +32,8 @@ static MemTxResult window_write(void* opaque, hwaddr offset, uint64_t value, uns
                                 MemTxAttrs attrs) {
     UmbraDeviceSpace* space = opaque;
 
-    /* The source-id is that of the space, not of `attrs`: a device model that moves data on the
-     * guest's behalf leaves `attrs` empty, and must not pass for another device by that. */
+    /* The source-id is that of the space, not that of `attrs`. A device model that moves data on
+     * the guest's behalf leaves `attrs` empty, and must not pass for another device by doing so. */
     if (!is_message(offset, size) ||
         !umbra_interrupt_deliver(space->context->unit, umbra_device_space_source(space),
                                  UMBRA_INTERRUPT_WINDOW_BASE + offset, (uint32_t)value)) {
@@ -50,7 +50,8 @@ static const MemoryRegionOps window_ops = {
     .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
 };
 
-/* The shared window is only in use while interrupts are not remapped, so nobody asks who sent. */
+/* The shared window is in use only while interrupts are not remapped: then the sender does not
+ * matter. */
 static MemTxResult shared_window_write(void* opaque, hwaddr offset, uint64_t value, unsigned size,
                                        MemTxAttrs attrs) {
     UmbraSpaceContext* context = opaque;

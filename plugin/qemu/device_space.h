@@ -13,9 +13,9 @@
 // listener that maps memory into a host IOMMU (VFIO) sees plain RAM to map. It is an alias to one
 // region for all devices, so that QEMU can share one flat view among them.
 //
-// There is one space for each (bus, function) that a device asked for, kept until its bus goes. The
-// bus *number* is the guest's to assign, so the source-id is made anew for every access, and the
-// view is chosen anew when it is another one.
+// There is one space for each (bus, function) that a device asked for. It stays until the bus goes.
+// The guest assigns the bus *number*: the source-id is made anew for every access, and the view is
+// chosen anew when the number has changed.
 //
 // Functions need the big lock, except where DMA comes in.
 #ifndef UMBRA_QEMU_DEVICE_SPACE_H
@@ -41,19 +41,25 @@ typedef enum UmbraView {
     UMBRA_VIEW_TRANSLATED,
 } UmbraView;
 
-/* Who of the listeners that are served by notifiers (notifier_mapper.h) hears of a map or an unmap.
- * Transitions:
+/* Which of the listeners that are served by notifiers (notifier_mapper.h) hear of a map or an
+ * unmap. Transitions:
  *
  *   STEADY -> CHANGING -> STEADY                 a listener came or went
  *   STEADY -> SETTLING -> REPLAYING -> STEADY    a listener asks for what is mapped
  *   any state -> SWITCHING -> the same state     the shadow switches the view of the space
  */
 typedef enum UmbraListening {
-    UMBRA_LISTENING_STEADY,   /* all of them */
-    UMBRA_LISTENING_CHANGING, /* nobody of maps: the one that came asks for a replay */
-    UMBRA_LISTENING_SETTLING, /* of maps all but the newcomer, which is told of all by the replay */
-    UMBRA_LISTENING_REPLAYING, /* the newcomer only */
-    UMBRA_LISTENING_SWITCHING, /* nothing is mapped, and the shadow must not be called */
+    /* All of them hear of both. */
+    UMBRA_LISTENING_STEADY,
+    /* None hears of maps: a listener that came asks for a replay next. All hear of unmaps. */
+    UMBRA_LISTENING_CHANGING,
+    /* All but the newcomer hear of maps: the replay tells the newcomer of all. All hear of unmaps.
+     */
+    UMBRA_LISTENING_SETTLING,
+    /* Only the newcomer hears of either. */
+    UMBRA_LISTENING_REPLAYING,
+    /* Nothing is mapped or unmapped, and the shadow must not be called. */
+    UMBRA_LISTENING_SWITCHING,
 } UmbraListening;
 
 /* What all spaces of a unit have in common. */

@@ -34,7 +34,7 @@ static void append_zeros(GArray* body, unsigned count) {
     }
 }
 
-/* The I/O APIC is no PCI function; it sends its messages under a requester id of its own, which
+/* The I/O APIC is no PCI function. It sends its messages under a requester id of its own, which
  * this scope makes known (specification 8.3.1). */
 static void append_ioapic_scope(GArray* body) {
     build_append_int_noprefix(body, DEVICE_SCOPE_IOAPIC, 1);
@@ -76,8 +76,8 @@ static QemuOptsList table_options = {
     .desc = {{.name = NULL}},
 };
 
-/* QEMU takes a table of its user from a file only, so the body goes through one that exists in
- * memory. The header (length, checksum, ids) is made by QEMU from the options. */
+/* QEMU takes a table from its user only as a file, so the body goes through a file in memory. QEMU
+ * makes the header (length, checksum, ids) from the options. */
 bool umbra_dmar_table_add(const UmbraDmarTable* table, Error** errp) {
     ERRP_GUARD();
     g_autofree char* path = NULL;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// The ACPI table by which firmware tells the guest that there is a remapping unit, where it is and
-// what is behind it (DMA Remapping Reporting; specification 8).
+// The ACPI table by which firmware tells the guest where the remapping unit is and which devices
+// are behind it (DMA Remapping Reporting; specification 8).
 #ifndef UMBRA_QEMU_DMAR_TABLE_H
 #define UMBRA_QEMU_DMAR_TABLE_H
 
@@ -14,8 +14,8 @@ typedef struct UmbraDmarTable {
     bool address_translation_services; /* root ports pass translated requests on */
 } UmbraDmarTable;
 
-/* Adds the table to those that the guest's firmware will find. To be called before the machine is
- * complete. False with *errp set if the host refuses a temporary file in memory. */
+/* Adds the table to those that the guest's firmware finds. To be called before the machine is
+ * complete. False with an error if the host refuses a temporary file in memory. */
 bool umbra_dmar_table_add(const UmbraDmarTable* table, Error** errp);
 
 #endif

@@ -9,12 +9,12 @@
 
 #include "hw/pci/msi.h"
 
-/* Remaps a message of device `source` and delivers the result. False if it was blocked; the unit
- * has logged the fault then. Needs the big lock. */
+/* Remaps a message of device `source` and delivers the result. False if the message was blocked;
+ * then the unit has logged the fault. Needs the big lock. */
 bool umbra_interrupt_deliver(UmbraUnit* unit, uint16_t source, uint64_t address, uint32_t data);
 
-/* The message that `source` sends comes out as *remapped. False if it would be blocked; nothing is
- * logged. For routes that are set up ahead of the interrupt. Needs the big lock. */
+/* Sets *remapped to the outcome of a message of `source`. False if the message would be blocked;
+ * nothing is logged. For routes that are set up ahead of the interrupt. Needs the big lock. */
 bool umbra_interrupt_route(const UmbraUnit* unit, uint16_t source, const MSIMessage* message,
                            MSIMessage* remapped);
 

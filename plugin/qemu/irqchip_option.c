@@ -17,7 +17,7 @@ bool umbra_whole_kernel_irqchip_wanted(void) {
     if (object_class_by_name(TYPE_KVM_ACCELERATOR) == NULL) {
         return false;
     }
-    /* One that is never started takes the property like the real one. */
+    /* An accelerator that is never started takes the property as the real one does. */
     accelerator = object_new(TYPE_KVM_ACCELERATOR);
     object_apply_compat_props(accelerator);
     /* Unless the option was given, `split` is still "auto". */

@@ -38,7 +38,7 @@ bool umbra_machine_check(const X86IOMMUState* iommu, Error** errp) {
             " with intremap=off");
         return false;
     }
-    /* It chose its view of memory when it was made, and that is not the unit's. */
+    /* A vfio-pci that is there already has chosen its view of memory without the unit. */
     if (object_resolve_path_type("", "vfio-pci", &several) != NULL || several) {
         error_setg(errp, "-device " TYPE_UMBRA_VIOMMU " must come before every -device vfio-pci");
         return false;
@@ -89,7 +89,7 @@ unsigned umbra_machine_address_width(void) {
     return MIN(MAX(width, NARROWEST), WIDEST);
 }
 
-/* QEMU's own controller takes them, under TCG. */
+/* QEMU's own controller, which TCG uses, takes them. */
 bool umbra_machine_takes_wide_interrupts(void) {
     return kvm_enabled() ? kvm_irqchip_is_split() && kvm_enable_x2apic() : true;
 }

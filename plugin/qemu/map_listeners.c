@@ -13,11 +13,11 @@
 #include "qobject/qstring.h"
 #include "system/system.h"
 
-/* A device, or what one is to be made of. */
+/* A device, or the options of one that is to be made. */
 typedef struct Candidate {
     ObjectClass* class;
-    Object* object;       /* NULL: it is to be made of */
-    const QDict* options; /* these */
+    Object* object;       /* NULL: not made yet */
+    const QDict* options; /* of a device that is not made yet */
 } Candidate;
 
 static bool has_type(const Candidate* candidate, const char* type) {
@@ -33,7 +33,7 @@ static bool is_on(const Candidate* candidate, const char* property) {
         return object_property_find(candidate->object, property) != NULL &&
                object_property_get_bool(candidate->object, property, NULL);
     }
-    /* -device in JSON and QMP have a boolean, -device in words has words. */
+    /* -device in JSON and QMP have a boolean; -device in words has "on" and the like. */
     value = qdict_get(candidate->options, property);
     text = qobject_to(QString, value);
     if (text != NULL) {

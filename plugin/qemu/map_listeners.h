@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Devices that can only work if they are told what the guest maps: those whose DMA does not come
-// through QEMU. Without caching mode the guest does not say, and they have to be refused before it
-// runs: when translation goes on it is too late, and QEMU's VFIO code then ends the process.
+// Devices that work only if they are told of every mapping that the guest makes: those whose DMA
+// does not come through QEMU. Without caching mode the guest does not tell, so they have to be
+// refused before it runs. When the guest switches translation on it is too late: QEMU's VFIO code
+// then ends the process.
 #ifndef UMBRA_QEMU_MAP_LISTENERS_H
 #define UMBRA_QEMU_MAP_LISTENERS_H
 

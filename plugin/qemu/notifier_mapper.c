@@ -6,7 +6,7 @@
 #include "plugin/qemu/iommu_notify.h"
 #include "plugin/qemu/vfio_container.h"
 
-/* Whether it is told of mappings in this way. */
+/* Whether `notifier` is told of maps in this way. */
 static bool is_served(const UmbraDeviceSpace* space, const IOMMUNotifier* notifier) {
     return (notifier->notifier_flags & IOMMU_NOTIFIER_MAP) &&
            !umbra_vfio_container_owns(space, notifier);

@@ -14,9 +14,9 @@
 #define ON_MAP_ERROR_STOP "stop"
 
 typedef struct PropertyRow {
-    Property property;  /* name, place in UmbraProperties, default; only the name if x86-iommu's */
-    const char* values; /* that it takes, for people */
-    const char* unset;  /* what a string is called that is not given; NULL for all others */
+    Property property;  /* name, place in UmbraProperties, default; of x86-iommu's only the name */
+    const char* values; /* the values that it takes, for people */
+    const char* unset;  /* of a string: the default, for people; NULL for all others */
     const char* help;
 } PropertyRow;
 
@@ -82,7 +82,7 @@ void umbra_properties_add(ObjectClass* klass, size_t offset) {
     }
 }
 
-/* The default that QEMU gives the property, as one would write it. */
+/* The default, as one writes it on the command line. */
 static char* default_of(ObjectClass* klass, const PropertyRow* row) {
     const QObject* value = object_class_property_find(klass, row->property.name)->defval;
 

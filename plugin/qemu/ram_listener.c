@@ -24,8 +24,8 @@ static void retired_map_free(RetiredMap* retired) {
     g_free(retired);
 }
 
-/* Device memory that happens to be mapped (a passed-through BAR) is no place for tables: reads of
- * it can have effects, and real hardware would not find RAM there either. */
+/* Device memory that is mapped into QEMU (a passed-through BAR) is no place for tables: reads of it
+ * can have effects, and real hardware would not find RAM there either. */
 static bool is_guest_ram(const MemoryRegionSection* section) {
     return memory_region_is_ram(section->mr) && !memory_region_is_ram_device(section->mr);
 }
@@ -34,9 +34,9 @@ static bool is_guest_ram(const MemoryRegionSection* section) {
 typedef struct RamSection {
     UmbraRamListener* ram;
     MemoryRegionSection section; /* holds a reference to its region */
-    /* Only if blocks of the memory come and go (virtio-mem): those that are there, from the one
-     * that the section begins in. Nothing may touch the others, which take no host memory until
-     * somebody does. */
+    /* Only if blocks of the memory come and go (virtio-mem): the blocks that are there, from the
+     * block on in which the section begins. The plugin must not touch the others: a block takes
+     * host memory when it is touched. */
     unsigned long* populated;
     uint64_t block_size;
     uint64_t first_block; /* of the region */
@@ -75,8 +75,8 @@ static void add_populated_ranges(GArray* ranges, const RamSection* ram) {
     }
 }
 
-/* Puts what is there now in force. When it returns, what is not there any more is not mapped for a
- * device. */
+/* Puts the sections that there are in force. When it returns, memory that went away is mapped for
+ * no device. */
 static void publish(UmbraRamListener* ram) {
     g_autoptr(GArray) ranges = g_array_new(false, false, sizeof(UmbraRamRange));
     GPtrArray* regions = g_ptr_array_new_full(ram->sections->len, region_release);
@@ -116,13 +116,13 @@ static void blocks_changed(RamDiscardListener* listener, const MemoryRegionSecti
     } else {
         bitmap_clear(known->populated, (long)(first - known->first_block), (long)(end - first));
     }
-    /* Told while a section comes or goes, it is one of many changes, and commit follows. */
+    /* While a section comes or goes, this is one of many changes, and listener_commit() follows. */
     if (!known->ram->section_changing) {
         publish(known->ram);
     }
 }
 
-/* What the guest plugs is mapped for devices before the guest hears that it is plugged. */
+/* A block is mapped for devices before the guest hears that the block is plugged. */
 static int blocks_populated(RamDiscardListener* listener, MemoryRegionSection* part) {
     blocks_changed(listener, part, true);
     return 0;

@@ -3,8 +3,8 @@
 // Follows the guest's memory map and keeps the unit's table of guest RAM equal to it. A replaced
 // table is freed, and the memory that only it names released, after an RCU grace period.
 //
-// Of memory with a RamDiscardManager (virtio-mem) only the blocks that are plugged count as RAM, as
-// for QEMU's own VFIO code: the host would have to find memory for the others, to pin it.
+// Of memory with a RamDiscardManager (virtio-mem) only the plugged blocks count as RAM, as they do
+// for QEMU's own VFIO code: to pin the others, the host would have to find memory for them.
 //
 // All functions need the big lock.
 #ifndef UMBRA_QEMU_RAM_LISTENER_H
@@ -19,7 +19,7 @@ typedef struct UmbraRamListener {
     GPtrArray* sections;       /* of RamSection (ram_listener.c) */
     GPtrArray* regions_in_use; /* regions that the table now in force names, referenced */
     bool changed;              /* since the last commit of the memory map */
-    bool section_changing;
+    bool section_changing;     /* while a section comes or goes */
 } UmbraRamListener;
 
 /* Begins to follow. `unit` outlives the listener. */

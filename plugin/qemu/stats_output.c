@@ -13,7 +13,7 @@ enum { SHORTEST_INTERVAL_MS = 10, LONGEST_INTERVAL_MS = 3600000 };
 
 /* ---- The file ---- */
 
-/* Opens a new file beside the one that is meant, and says in *beside how it is called. */
+/* Opens a new file beside `path`, and sets *beside to its name. */
 static int open_beside(const char* path, char** beside) {
     *beside = g_strdup_printf("%s.%ld.tmp", path, (long)getpid());
     return open(*beside, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
@@ -24,7 +24,7 @@ static bool fail_file(const UmbraStatsOutput* output, int error, Error** errp) {
     return false;
 }
 
-/* Better now than after days of counting. */
+/* A file that cannot be written is reported at the start, not after days of counting. */
 static bool check_file(const UmbraStatsOutput* output, Error** errp) {
     g_autofree char* beside = NULL;
     int fd;
@@ -118,7 +118,7 @@ static void send_message(UmbraStatsOutput* output) {
             forget_message(output);
         }
     }
-    /* Backends that cannot tell when they have room are asked when the next message is due. */
+    /* A backend that cannot tell when it has room is tried again when the next message is due. */
     if (output->message != NULL && output->watch == 0) {
         output->watch =
             qemu_chr_fe_add_watch(&output->stream, G_IO_OUT | G_IO_HUP, room_in_stream, output);
@@ -129,7 +129,7 @@ static gboolean room_in_stream(void* unused, GIOCondition condition, void* opaqu
     UmbraStatsOutput* output = opaque;
 
     output->watch = 0;
-    /* If it was hung up, the backend says so as well, and that ends the message. */
+    /* After a hang-up the backend also sends CHR_EVENT_CLOSED, which ends the message. */
     if ((condition & G_IO_HUP) == 0) {
         send_message(output);
     }
@@ -175,7 +175,7 @@ static void stream_event(void* opaque, QEMUChrEvent event) {
     }
 }
 
-/* What a reader sends means nothing, but has to be read for its going away to be seen. */
+/* Input from a reader means nothing. It is read because only then does QEMU see the reader go. */
 static int stream_can_read(void* opaque) {
     return 4096;
 }

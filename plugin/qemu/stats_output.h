@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * Where a unit's snapshots go (plugin/telemetry/umbra.proto): into a file, when QEMU exits and on
- * demand, and as a stream over a character device. Nothing of it is on the path of an invalidation
+ * demand, and as a stream over a character device. None of this is on the path of an invalidation
  * or of DMA, and nothing waits for a reader.
  *
- * The stream carries whole messages. What the reader's socket does not take of a message is kept
- * and sent when it can; until then no other message is begun, and those that would be due are
- * dropped and counted. A reader that connects begins with a whole message; while there is none, no
- * snapshot is taken.
+ * The stream carries whole messages. The part of a message that the reader's socket does not take
+ * is kept and sent when the socket has room. Until then no other message is begun; those that would
+ * be due are dropped and counted. A reader that connects begins with a whole message. While there
+ * is no reader, no snapshot is taken.
  */
 #ifndef UMBRA_QEMU_STATS_OUTPUT_H
 #define UMBRA_QEMU_STATS_OUTPUT_H

@@ -7,7 +7,7 @@
 #include "hw/pci/pci_bridge.h"
 #include "system/dma.h"
 
-/* Who hears of maps as well is served by the shadow. */
+/* A listener that hears of maps as well is served by the shadow. */
 static bool hears_unmaps_only(IOMMUNotifierFlag flags) {
     return (flags & IOMMU_NOTIFIER_IOTLB_EVENTS) == IOMMU_NOTIFIER_UNMAP;
 }
@@ -23,8 +23,8 @@ bool umbra_unmap_listeners_any(UmbraDeviceSpace* space) {
     return false;
 }
 
-/* Behind a conventional bridge all have one requester id: that of the bridge, or one on its
- * secondary bus. */
+/* Behind a conventional bridge all devices have one requester id: that of the bridge, or one on the
+ * bridge's secondary bus. */
 static bool is_shared(const UmbraDeviceSpace* space) {
     const PCIDevice* device = space->bus->devices[space->devfn];
 
@@ -33,8 +33,8 @@ static bool is_shared(const UmbraDeviceSpace* space) {
             !pci_bus_is_express(pci_bridge_get_sec_bus(PCI_BRIDGE(device))));
 }
 
-/* All listeners of the space together have `flags`, and QEMU does not say when one comes that
- * changes nothing about them. */
+/* QEMU tells the flags of all listeners together, and only when those change. In a space that
+ * devices share, a listener for unmaps only can therefore come without a word. */
 void umbra_unmap_listeners_count(UmbraDeviceSpace* space, IOMMUNotifierFlag flags) {
     const bool may =
         hears_unmaps_only(flags) || ((flags & IOMMU_NOTIFIER_UNMAP) && is_shared(space));
@@ -55,7 +55,7 @@ void umbra_unmap_listeners_notify(UmbraDeviceSpace* space, IOMMUNotifierFlag typ
         uint64_t at = MAX(first, notifier->start);
         const uint64_t end = MIN(MIN(last, notifier->end), highest);
 
-        /* Listeners that the shadow serves are told of what it unmaps, and of nothing else. */
+        /* Listeners that the shadow serves are told of the shadow's unmaps, and of nothing else. */
         if (!(notifier->notifier_flags & type) ||
             (type == IOMMU_NOTIFIER_UNMAP && !hears_unmaps_only(notifier->notifier_flags))) {
             continue;

@@ -8,11 +8,12 @@
 #include "plugin/qemu/iommu_notify.h"
 #include "qapi/error.h"
 
+/* A container that the shadow fills. */
 typedef struct UmbraVfioMapper {
     UmbraDeviceSpace* space;
     UmbraVfioContainer* container;
     UmbraShadowDevice* shadow;
-    GSList* devices; /* whose DMA the container is for */
+    GSList* devices; /* PCIDevices whose DMA goes through the container */
 } UmbraVfioMapper;
 
 static uint16_t container_source(void* opaque) {
@@ -45,7 +46,7 @@ static int container_unmap(void* opaque, uint64_t iova, uint64_t bytes) {
     return -umbra_vfio_dma_unmap(mapper->container, iova, bytes);
 }
 
-/* Several containers of one space change their mode in one go: each is emptied before the first is
+/* If a space has several containers, the shadow has emptied all of them before the first one is
  * told of the new mode. */
 static void container_set_mode(void* opaque, UmbraDmaMode mode) {
     UmbraDeviceSpace* space = ((UmbraVfioMapper*)opaque)->space;
@@ -71,7 +72,7 @@ bool umbra_vfio_container_owns(const UmbraDeviceSpace* space, const IOMMUNotifie
     return false;
 }
 
-/* What the container was told by its notifiers, before it was known to be one, goes. */
+/* Unmaps everything that the container got through its notifiers before it was attached. */
 static void empty_container(const UmbraDeviceSpace* space, UmbraVfioContainer* container) {
     VFIOGuestIOMMU* guest;
 

@@ -23,8 +23,8 @@
 
 /* ---- Work that takes long ---- */
 
-/* A timer and no bottom half: the main loop has to sleep in between, or no other thread would get
- * the lock. */
+/* Work goes on by a timer, not by a bottom half: the main loop has to sleep in between, or no other
+ * thread would get the lock. */
 enum { WORK_PAUSE_MS = 1 };
 
 static void schedule_work(UmbraViommu* self) {
@@ -38,8 +38,8 @@ static void schedule_work(UmbraViommu* self) {
 static void do_work(void* opaque) {
     UmbraViommu* self = opaque;
 
-    /* By now the main loop has stopped the machine, unless the monitor's "cont" came first, which
-     * takes the request back. */
+    /* By now the main loop has stopped the machine, unless the monitor's "cont" came first: that
+     * takes the request to stop back. */
     if (umbra_unit_machine_stopping(self->unit) && runstate_is_running()) {
         umbra_qemu_platform_request_stop();
     }
@@ -92,8 +92,8 @@ static int int_remap(X86IOMMUState* iommu, MSIMessage* message, MSIMessage* rema
 
 /* ---- Life ---- */
 
-/* Bridges get their bus numbers back after the unit its tables when state is loaded, and what view
- * a device behind one has depends on both. When the machine goes on, everything is in place. */
+/* When state is loaded, the unit gets its tables back before bridges get their bus numbers, and the
+ * view of a device behind a bridge depends on both. Both are in place when the machine goes on. */
 static void run_state_changed(void* opaque, bool running, RunState state) {
     UmbraViommu* self = opaque;
 
@@ -103,8 +103,8 @@ static void run_state_changed(void* opaque, bool running, RunState state) {
         schedule_work(self);
     } else {
         umbra_unit_machine_stopped(self->unit);
-        /* A machine that stands still does not write to its memory, which may be on its way to
-         * somewhere else: what the guest waits for is completed before. */
+        /* A machine that stands still must not write to its memory, which may be on its way to
+         * another host. So everything that the guest waits for is completed first. */
         finish_work(self);
     }
 }

@@ -36,6 +36,14 @@ class GuestRamTest : public ::testing::Test {
             ram_.swap(std::make_unique<UmbraRamMap>(ranges).release()));
     }
 
+    static shadow::RamRun run(std::uint64_t first, std::uint64_t bytes,
+                              std::vector<std::uint8_t>& memory, bool read_only) {
+        return {.first = Gpa(first),
+                .bytes = bytes,
+                .host = HostAddress(reinterpret_cast<std::uintptr_t>(memory.data())),
+                .read_only = read_only};
+    }
+
     static bool take_write(void* opaque, std::uint64_t address, const void* /*from*/,
                            std::size_t size) {
         auto* self = static_cast<GuestRamTest*>(opaque);
@@ -118,6 +126,17 @@ TEST_F(GuestRamTest, WritesNothingUnlessAllOfItIsWritableRam) {
     EXPECT_FALSE(ram_.write(Gpa(kLow + 0x47fc), bytes)) << "RAM, then nothing";
     EXPECT_FALSE(ram_.write(Gpa(0), bytes));
     EXPECT_TRUE(writes_.empty());
+}
+
+// second_ ends in half a page.
+TEST_F(GuestRamTest, ListsWholePagesForTheShadowInOrder) {
+    std::vector<shadow::RamRun> runs(1);
+    ram_.list(runs);
+    ASSERT_EQ(runs.size(), 4u);
+    EXPECT_EQ(runs[0], run(kLow, 0x2000, first_, false));
+    EXPECT_EQ(runs[1], run(kLow + 0x2000, 0x2000, second_, false));
+    EXPECT_EQ(runs[2], run(0xfffff000, 0x1000, rom_, true));
+    EXPECT_EQ(runs[3], run(kHigh, 0x1000, high_, false));
 }
 
 TEST_F(GuestRamTest, AChangedMapChangesTheGeneration) {
