@@ -385,8 +385,8 @@ class UnpluggedBridges(PassthroughCase):
         # Slots that the guest serves by itself: those of ACPI do not let go of a bridge with a device behind it.
         self.boot(iommufd=self.IOMMUFD, extra=["-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"],
                   bridges=["pcie-pci-bridge,id=bridge,bus=slot0", "x3130-upstream,id=switch,bus=slot1",
-                           "xio3130-downstream,id=port,bus=switch,chassis=9"],
-                  places=["bus=bridge,addr=1", "bus=port,addr=0"])
+                           "xio3130-downstream,id=downstream,bus=switch,chassis=9"],
+                  places=["bus=bridge,addr=1", "bus=downstream,addr=0"])
         behind_switch = self.shell("for d in /sys/bus/pci/devices/*; do [ $(cat $d/class) = 0x010802 ] && "
                                    f"[ ${{d##*/}} != {self.BEHIND_BRIDGE} ] && echo ${{d##*/}}; done; :").strip()
         self.verified_io([self.BEHIND_BRIDGE, behind_switch])
