@@ -140,8 +140,8 @@ TEST_F(CommandLine, PropertiesAreListedOverQmp) {
     const Json properties = machine.qmp_ok(
         R"({"execute": "device-list-properties", "arguments": {"typename": "umbra-viommu"}})");
     std::map<std::string, bool> described;
-    for (const Json& property : properties.list()) {
-        described[property["name"].string()] = property.has("description");
+    for (const Json& property : properties) {
+        described[property.at("name").get<std::string>()] = property.contains("description");
     }
     for (const char* property :
          {"caching-mode", "aw-bits", "intremap", "eim", "pt", "device-iotlb", "snoop-control"}) {

@@ -147,8 +147,7 @@ TEST_F(HostileTables, ReachTheDefaultBudgetsInSlices) {
         }
     };
     const auto shadow = [&](const char* name) {
-        return rig.machine.property("/machine/peripheral/viommu", "statistics")["shadow"][name]
-            .integer();
+        return statistics_of(rig.machine).at("shadow").at(name).get<std::int64_t>();
     };
     fill(table.root(), pages.value() | vtd::kEntryReadWrite);
     fill(pages, (pages + kPageSize).value() | vtd::kEntryReadWrite);
@@ -169,12 +168,13 @@ TEST_F(HostileTables, ReachTheDefaultBudgetsInSlices) {
     fill(table.root(), 0);
     EXPECT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
     EXPECT_EQ(shadow("tables"), 1);
-    const Json statistics = rig.machine.property("/machine/peripheral/viommu", "statistics");
-    const Json& hold = statistics["shadow"]["lock-hold"];
-    EXPECT_GT(hold["count"].integer(), 10);
-    RecordProperty("longest_hold_us", std::to_string(hold["max"].integer() / 1000));
-    std::cout << "[ TIME     ] longest hold of the lock: " << hold["max"].integer() / 1000
-              << " us, " << hold["count"].integer() << " holds\n";
+    const Json statistics = statistics_of(rig.machine);
+    const Json& hold = statistics.at("shadow").at("lock-hold");
+    EXPECT_GT(hold.at("count"), 10);
+    RecordProperty("longest_hold_us", std::to_string(hold.at("max").get<std::int64_t>() / 1000));
+    std::cout << "[ TIME     ] longest hold of the lock: "
+              << hold.at("max").get<std::int64_t>() / 1000 << " us, "
+              << hold.at("count").get<std::int64_t>() << " holds\n";
     expect_healthy(rig.machine);
 }
 

@@ -125,7 +125,8 @@ class TemporaryFile {
 void wait_migrated(QtestMachine& machine) {
     for (;;) {
         const Json answer = machine.qmp_ok(R"({"execute": "query-migrate"})");
-        const std::string status = answer.has("status") ? answer["status"].string() : "none";
+        const std::string status =
+            answer.contains("status") ? answer.at("status").get<std::string>() : "none";
         if (status == "completed") {
             return;
         }
@@ -229,7 +230,7 @@ TEST_P(Lifecycle, MigrationRebuildsHostMappings) {
         return;
     }
     EXPECT_EQ(joined(probe.live_mappings()), expected);
-    EXPECT_TRUE(machine.property("/machine/peripheral/viommu", "verify")["clean"].boolean());
+    EXPECT_TRUE(verification_of(machine).at("clean").get<bool>());
 }
 
 // Runs a QMP command that starts the job "job", and waits for its end.
@@ -237,10 +238,10 @@ void run_job(QtestMachine& machine, const std::string& command) {
     machine.qmp_ok(command);
     for (;;) {
         const Json jobs = machine.qmp_ok(R"({"execute": "query-jobs"})");
-        const Json& job = jobs.list().at(0);
-        if (job["status"].string() == "concluded") {
-            if (job.has("error")) {
-                throw TransportError("job failed: " + job["error"].string());
+        const Json& job = jobs.at(0);
+        if (job.at("status").get<std::string>() == "concluded") {
+            if (job.contains("error")) {
+                throw TransportError("job failed: " + job.at("error").get<std::string>());
             }
             machine.qmp_ok(R"({"execute": "job-dismiss", "arguments": {"id": "job"}})");
             return;
@@ -286,8 +287,7 @@ TEST_P(Lifecycle, LoadingASnapshotBringsTheOldStateBack) {
         const std::vector<LiveMapping> expected = {
             {.iova = kIova, .size = kPageSize, .target = kData, .permissions = 3}};
         EXPECT_EQ(joined(rig.probe.live_mappings()), expected);
-        EXPECT_TRUE(
-            rig.machine.property("/machine/peripheral/viommu", "verify")["clean"].boolean());
+        EXPECT_TRUE(verification_of(rig.machine).at("clean").get<bool>());
     }
 }
 
@@ -482,8 +482,7 @@ TEST_P(Lifecycle, RenumberedBusHasTheContextsOfItsNewNumber) {
         rig.machine.config_write32(kPort, 0x18, 0);
         EXPECT_EQ(third.store(Iova(kData.value()), 4), DmaResult::ok);
         EXPECT_EQ(rig.machine.load64(kData), 4u);
-        EXPECT_TRUE(
-            rig.machine.property("/machine/peripheral/viommu", "verify")["clean"].boolean());
+        EXPECT_TRUE(verification_of(rig.machine).at("clean").get<bool>());
     }
 }
 

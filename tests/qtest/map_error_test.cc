@@ -30,13 +30,13 @@ class MapError : public QemuTest {
         }
 
         void refuse(bool on) {
-            rig.machine.qmp_ok(R"({"execute": "qom-set", "arguments": {)"
-                               R"("path": "/machine/peripheral/probe",)"
-                               R"("property": "refuse-maps", "value": )" +
-                               std::string(on ? "true" : "false") + "}}");
+            rig.machine.set_property("/machine/peripheral/probe", "refuse-maps",
+                                     on ? "true" : "false");
         }
         [[nodiscard]] std::string state() {
-            return rig.machine.qmp_ok(R"({"execute": "query-status"})")["status"].string();
+            return rig.machine.qmp_ok(R"({"execute": "query-status"})")
+                .at("status")
+                .get<std::string>();
         }
         [[nodiscard]] bool becomes(const std::string& wanted) {
             const auto deadline = std::chrono::steady_clock::now() + kLimit;
@@ -108,7 +108,7 @@ TEST_F(MapError, StopsUntilTheHostTakesIt) {
     on.refuse(false);
     on.go_on();
     EXPECT_EQ(on.mapped(), 4u);
-    EXPECT_TRUE(on.rig.machine.property("/machine/peripheral/viommu", "verify")["clean"].boolean());
+    EXPECT_TRUE(verification_of(on.rig.machine).at("clean").get<bool>());
 }
 
 TEST_F(MapError, ReportedOnesAreRetriedWhenTheMachineGoesOn) {

@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 #include <unistd.h>
+#include <nlohmann/json.hpp>
 
 #include <algorithm>
 #include <array>
@@ -317,7 +318,7 @@ Json QtestMachine::qmp_ok(std::string_view command) {
     if (answer.rfind(R"({"return")", 0) != 0) {
         throw TransportError("QMP answered " + answer + " to " + std::string(command));
     }
-    return Json::parse(answer)["return"];
+    return Json::parse(answer).at("return");
 }
 
 Json QtestMachine::property(std::string_view object, std::string_view name) {
@@ -325,10 +326,21 @@ Json QtestMachine::property(std::string_view object, std::string_view name) {
                   R"(", "property": ")" + std::string(name) + R"("}})");
 }
 
+std::string qom_set(std::string_view object, std::string_view name, std::string_view value) {
+    return R"({"execute": "qom-set", "arguments": {"path": ")" + std::string(object) +
+           R"(", "property": ")" + std::string(name) + R"(", "value": )" + std::string(value) +
+           "}}";
+}
+
+void QtestMachine::set_property(std::string_view object, std::string_view name,
+                                std::string_view value) {
+    qmp_ok(qom_set(object, name, value));
+}
+
 std::string QtestMachine::monitor(std::string_view command) {
     return qmp_ok(R"({"execute": "human-monitor-command", "arguments": {"command-line": ")" +
                   std::string(command) + R"("}})")
-        .string();
+        .get<std::string>();
 }
 
 std::vector<unsigned> QtestMachine::pending_vectors(unsigned cpu) {

@@ -4,6 +4,8 @@
 // CPU: it reads and writes physical memory, device registers and PCI configuration space.
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
+
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -17,10 +19,15 @@
 
 #include "plugin/vtd/types.h"
 #include "tests/qtest/child_process.h"
-#include "tests/qtest/json.h"
 #include "tests/qtest/line_socket.h"
 
 namespace umbra::qtest {
+
+// Whoever looks into one includes <nlohmann/json.hpp>.
+using Json = nlohmann::json;
+
+// The QOM path of the vIOMMU of every QtestMachine that has one.
+inline constexpr std::string_view kViommuPath = "/machine/peripheral/viommu";
 
 // What the tests run on: UMBRA_QEMU_BIN (a qemu-system-x86_64), UMBRA_PLUGIN (umbra.so) and
 // UMBRA_QEMU_DATA (firmware folders, separated by colons), from the environment or else as this was
@@ -60,6 +67,10 @@ struct Refusal {
 };
 [[nodiscard]] Refusal run_refused(const MachineOptions& options);
 [[nodiscard]] Refusal run_refused(const std::vector<std::string>& arguments);
+
+// The QMP command that sets a property of an object, by its QOM path. `value` is JSON text.
+[[nodiscard]] std::string qom_set(std::string_view object, std::string_view name,
+                                  std::string_view value);
 
 // Functions throw TransportError, with QEMU's output in it, if QEMU ends or does not answer.
 class QtestMachine {
@@ -103,8 +114,9 @@ class QtestMachine {
     [[nodiscard]] std::string qmp(std::string_view command);
     // What the command returns. Throws TransportError if the answer is an error.
     Json qmp_ok(std::string_view command);
-    // A property of an object, by its QOM path.
+    // A property of an object, by its QOM path. `value` is JSON text.
     [[nodiscard]] Json property(std::string_view object, std::string_view name);
+    void set_property(std::string_view object, std::string_view name, std::string_view value);
     // Runs a command of the human monitor and returns its text.
     [[nodiscard]] std::string monitor(std::string_view command);
 

@@ -55,9 +55,9 @@ class Shadow : public ViommuTest {
     };
 
     static void expect_verified(QtestMachine& machine) {
-        const Json verified = machine.property("/machine/peripheral/viommu", "verify");
-        EXPECT_EQ(verified["errors"].integer(), 0);
-        EXPECT_TRUE(verified["complete"].boolean());
+        const Json verified = verification_of(machine);
+        EXPECT_EQ(verified.at("errors"), 0);
+        EXPECT_TRUE(verified.at("complete").get<bool>());
     }
 
     // The expectation `what`: asserted on Umbra, recorded on the peer.
@@ -485,24 +485,22 @@ TEST_P(Shadow, VerifyTellsWhatTheGuestHasYetToInvalidateFromErrors) {
     Listening on(options());
     on.table.map_pages(kIova, kData, 8);
     on.submit(Descriptor::iotlb_domain(kDomain));
-    const auto verify = [&] {
-        return on.rig.machine.property("/machine/peripheral/viommu", "verify");
-    };
+    const auto verify = [&] { return verification_of(on.rig.machine); };
     const Json clean = verify();
-    EXPECT_TRUE(clean["clean"].boolean());
-    EXPECT_GE(clean["pages-checked"].integer(), 8);
+    EXPECT_TRUE(clean.at("clean").get<bool>());
+    EXPECT_GE(clean.at("pages-checked"), 8);
 
     on.table.unmap(kIova + 3 * kPageSize);
     const Json pending = verify();
-    EXPECT_EQ(pending["errors"].integer(), 0);
-    EXPECT_EQ(pending["pending"].integer(), 1);
-    ASSERT_EQ(pending["differences"].list().size(), 1u);
-    EXPECT_EQ(pending["differences"].list()[0]["iova"].string(), "0x40003000");
-    EXPECT_EQ(pending["differences"].list()[0]["expected"]["access"].string(), "none");
-    EXPECT_EQ(pending["differences"].list()[0]["actual"]["access"].string(), "read-write");
+    EXPECT_EQ(pending.at("errors"), 0);
+    EXPECT_EQ(pending.at("pending"), 1);
+    ASSERT_EQ(pending.at("differences").size(), 1u);
+    EXPECT_EQ(pending.at("differences").at(0).at("iova"), "0x40003000");
+    EXPECT_EQ(pending.at("differences").at(0).at("expected").at("access"), "none");
+    EXPECT_EQ(pending.at("differences").at(0).at("actual").at("access"), "read-write");
 
     on.submit(Descriptor::iotlb_pages(kDomain, kIova + 3 * kPageSize, 0));
-    EXPECT_TRUE(verify()["clean"].boolean());
+    EXPECT_TRUE(verify().at("clean").get<bool>());
 }
 
 TEST_P(Shadow, DevicesOfOneDomainCostOneWalk) {
@@ -514,18 +512,16 @@ TEST_P(Shadow, DevicesOfOneDomainCostOneWalk) {
     on.submit(Descriptor::context_device(kOtherDomain, kSecondProbe));
     on.table.map_pages(kIova, kData, 1024);
     on.submit(Descriptor::iotlb_domain(kDomain));
-    on.rig.machine.qmp_ok(R"({"execute": "qom-set", "arguments": {)"
-                          R"("path": "/machine/peripheral/viommu",)"
-                          R"("property": "statistics-clear", "value": true}})");
+    clear_statistics(on.rig.machine);
     on.table.unmap(kIova);
     on.submit(Descriptor::iotlb_domain(kDomain));
-    const Json statistics = on.rig.machine.property("/machine/peripheral/viommu", "statistics");
-    const Json& shadow = statistics["shadow"];
-    EXPECT_EQ(shadow["syncs"]["domain"].integer(), 1);
-    EXPECT_EQ(shadow["entries-changed"].integer(), 1);
-    EXPECT_EQ(shadow["pages-unmapped"].integer(), 1);
+    const Json statistics = statistics_of(on.rig.machine);
+    const Json& shadow = statistics.at("shadow");
+    EXPECT_EQ(shadow.at("syncs").at("domain"), 1);
+    EXPECT_EQ(shadow.at("entries-changed"), 1);
+    EXPECT_EQ(shadow.at("pages-unmapped"), 1);
     // Two leaf tables and the three above them, once.
-    EXPECT_LE(shadow["tables-compared"].integer(), 5);
+    EXPECT_LE(shadow.at("tables-compared"), 5);
 }
 
 // A model guest that maps, unmaps, moves and resizes at random, and tells the unit with whichever

@@ -46,8 +46,8 @@ class SharedSpace : public QemuTest {
                 EXPECT_EQ(probe->get(UMBRA_PROBE_REFUSED_BISECT), 0u);
                 EXPECT_EQ(probe->get(UMBRA_PROBE_REFUSED_TARGET), 0u);
             }
-            const Json verified = machine.property("/machine/peripheral/viommu", "verify");
-            EXPECT_TRUE(verified["clean"].boolean());
+            const Json verified = verification_of(machine);
+            EXPECT_TRUE(verified.at("clean").get<bool>());
         }
 
         struct BridgedMachine : QtestMachine {

@@ -70,14 +70,16 @@ class Slices : public QemuTest {
     [[nodiscard]] std::size_t mapped() { return rig_->probe.live_mappings().size(); }
     // How many times the shadow has kept QEMU's lock.
     [[nodiscard]] std::int64_t holds() {
-        return machine()
-            .property("/machine/peripheral/viommu", "statistics")["shadow"]["lock-hold"]["count"]
-            .integer();
+        return statistics_of(machine())
+            .at("shadow")
+            .at("lock-hold")
+            .at("count")
+            .get<std::int64_t>();
     }
     void expect_verified() {
-        const Json verified = machine().property("/machine/peripheral/viommu", "verify");
-        EXPECT_TRUE(verified["clean"].boolean());
-        EXPECT_TRUE(verified["complete"].boolean());
+        const Json verified = verification_of(machine());
+        EXPECT_TRUE(verified.at("clean").get<bool>());
+        EXPECT_TRUE(verified.at("complete").get<bool>());
     }
 
     std::unique_ptr<Rig> rig_;

@@ -36,7 +36,6 @@ using tools::FrameReader;
 
 // Far from what any step takes.
 constexpr int kLimitMs = 60'000;
-constexpr const char* kViommu = "/machine/peripheral/viommu";
 
 class Folder {
   public:
@@ -83,12 +82,6 @@ MachineOptions with_file(const std::string& path) {
     return {.viommu = Viommu::umbra, .viommu_properties = ",stats-file=" + path};
 }
 
-std::string set_property(const std::string& name) {
-    return R"({"execute": "qom-set", "arguments": {"path": "/machine/peripheral/viommu", )"
-           R"("property": ")" +
-           name + R"(", "value": true}})";
-}
-
 // Some work for the counters.
 void invalidate(Rig& rig) {
     SecondStage table = rig.driver.new_table();
@@ -131,17 +124,18 @@ TEST_F(StatsFile, IsWrittenOnDemandWithWhatQomGetSays) {
     const std::string path = folder.file("umbra.stats");
     Rig rig(with_file(path));
     invalidate(rig);
-    rig.machine.qmp_ok(set_property("stats-write"));
-    const Json told = rig.machine.property(kViommu, "statistics");
+    rig.machine.set_property(kViommuPath, "stats-write", "true");
+    const Json told = statistics_of(rig.machine);
     snapshot::Snapshot written = read_file(path);
     // What a snapshot says about itself differs.
     written.sequence = 0;
-    written.taken_unix_ns = static_cast<std::uint64_t>(told["taken-unix-ns"].integer());
-    written.taken_ns = static_cast<std::uint64_t>(told["taken-ns"].integer());
+    written.taken_unix_ns =
+        static_cast<std::uint64_t>(told.at("taken-unix-ns").get<std::int64_t>());
+    written.taken_ns = static_cast<std::uint64_t>(told.at("taken-ns").get<std::int64_t>());
     EXPECT_EQ(Json::parse(telemetry::to_json(snapshot::record(written))), told);
 
-    rig.machine.qmp_ok(set_property("statistics-clear"));
-    rig.machine.qmp_ok(set_property("stats-write"));
+    rig.machine.set_property(kViommuPath, "statistics-clear", "true");
+    rig.machine.set_property(kViommuPath, "stats-write", "true");
     const snapshot::Snapshot cleared = read_file(path);
     EXPECT_EQ(cleared.sequence, 2u);
     EXPECT_EQ(cleared.invalidations.queue.iotlb_page, 0u);
@@ -150,23 +144,23 @@ TEST_F(StatsFile, IsWrittenOnDemandWithWhatQomGetSays) {
 
 TEST_F(StatsFile, OnDemandWithoutAPathIsAnError) {
     Rig rig({.viommu = Viommu::umbra});
-    const std::string answer = rig.machine.qmp(set_property("stats-write"));
+    const std::string answer = rig.machine.qmp(qom_set(kViommuPath, "stats-write", "true"));
     EXPECT_NE(answer.find("stats-file=PATH"), std::string::npos) << answer;
 }
 
 TEST_F(StatsFile, AFailureLeavesTheOldFile) {
     const std::string path = folder.file("umbra.stats");
     Rig rig(with_file(path));
-    rig.machine.qmp_ok(set_property("stats-write"));
+    rig.machine.set_property(kViommuPath, "stats-write", "true");
     // A folder in the way of the file that is written first.
     const std::string beside = path + "." + std::to_string(rig.machine.pid()) + ".tmp";
     fs::create_directory(beside);
-    const std::string answer = rig.machine.qmp(set_property("stats-write"));
+    const std::string answer = rig.machine.qmp(qom_set(kViommuPath, "stats-write", "true"));
     EXPECT_NE(answer.find("stats-file=" + path + " cannot be written"), std::string::npos)
         << answer;
     EXPECT_EQ(read_file(path).sequence, 1u);
     fs::remove(beside);
-    rig.machine.qmp_ok(set_property("stats-write"));
+    rig.machine.set_property(kViommuPath, "stats-write", "true");
     EXPECT_EQ(read_file(path).sequence, 2u);
 }
 
@@ -284,7 +278,7 @@ TEST_F(StatsStream, ASlowReaderLosesWholeMessagesOnly) {
     const snapshot::Snapshot first = reader.next();
     // Reads nothing until the sockets between are full; the device goes on all the while.
     const auto dropped = [&] {
-        return rig.machine.property(kViommu, "statistics")["snapshots-dropped"].integer();
+        return statistics_of(rig.machine).at("snapshots-dropped").get<std::int64_t>();
     };
     invalidate(rig);
     while (dropped() < 3) {
@@ -305,7 +299,7 @@ TEST_F(StatsStream, AReconnectedReaderBeginsWithAWholeMessage) {
     const std::string path = folder.file("stats.sock");
     Rig rig(with_stream("socket,id=stats,server=on,wait=off,path=" + path, ",stats-interval=10"));
     const auto dropped = [&] {
-        return rig.machine.property(kViommu, "statistics")["snapshots-dropped"].integer();
+        return statistics_of(rig.machine).at("snapshots-dropped").get<std::int64_t>();
     };
     std::uint64_t sequence = 0;
     for (int round = 0; round < 3; round++) {

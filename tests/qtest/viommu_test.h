@@ -6,6 +6,7 @@
 #pragma once
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include <memory>
 #include <string>
@@ -48,6 +49,18 @@ struct Rig {
     ProbeDriver probe;
     ProbeDriver second;
 };
+
+// What Umbra says of itself: its counters, and its comparison of the shadow with the guest's
+// tables.
+[[nodiscard]] inline Json statistics_of(QtestMachine& machine) {
+    return machine.property(kViommuPath, "statistics");
+}
+[[nodiscard]] inline Json verification_of(QtestMachine& machine) {
+    return machine.property(kViommuPath, "verify");
+}
+inline void clear_statistics(QtestMachine& machine) {
+    machine.set_property(kViommuPath, "statistics-clear", "true");
+}
 
 // Skips, saying why, where there is nothing to run on.
 class QemuTest : public ::testing::Test {

@@ -88,21 +88,17 @@ class VirtioMem : public QemuTest, public ::testing::WithParamInterface<const ch
         }
 
         void request_size(std::uint64_t bytes) {
-            rig.machine.qmp_ok(R"({"execute": "qom-set", "arguments": {)"
-                               R"("path": "/machine/peripheral/memory",)"
-                               R"("property": "requested-size", "value": )" +
-                               std::to_string(bytes) + "}}");
+            rig.machine.set_property("/machine/peripheral/memory", "requested-size",
+                                     std::to_string(bytes));
         }
         [[nodiscard]] Mappings live() { return joined(rig.probe.live_mappings()); }
         [[nodiscard]] std::int64_t not_ram() {
-            return rig.machine
-                .property("/machine/peripheral/viommu", "statistics")["shadow"]["not-ram"]
-                .integer();
+            return statistics_of(rig.machine).at("shadow").at("not-ram").get<std::int64_t>();
         }
         void expect_verified() {
-            const Json verified = rig.machine.property("/machine/peripheral/viommu", "verify");
-            EXPECT_EQ(verified["errors"].integer(), 0);
-            EXPECT_TRUE(verified["complete"].boolean());
+            const Json verified = verification_of(rig.machine);
+            EXPECT_EQ(verified.at("errors"), 0);
+            EXPECT_TRUE(verified.at("complete").get<bool>());
         }
 
         Rig rig;

@@ -32,8 +32,10 @@ class VirtioRing : public ViommuTest {
                                   "virtio-rng-pci,rng=entropy,iommu_platform=on,disable-legacy=on,"
                                   "addr=7"};
         rig_ = std::make_unique<Rig>(with_entropy);
-        if (rig_->machine.qmp_ok(R"({"execute": "query-version"})")["package"].string().find(
-                "Umbra's patches") == std::string::npos) {
+        if (rig_->machine.qmp_ok(R"({"execute": "query-version"})")
+                .at("package")
+                .get<std::string>()
+                .find("Umbra's patches") == std::string::npos) {
             GTEST_SKIP() << "this QEMU was built without qemu-configs/patches";
         }
         crossing_ = rig_->driver.pages().allocate(3);

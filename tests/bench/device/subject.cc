@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tests/bench/device/subject.h"
 
+#include <nlohmann/json.hpp>
+
 #include <algorithm>
 #include <bit>
 #include <chrono>
@@ -365,10 +367,9 @@ Memory Subject::memory() {
     const std::uint64_t now = machine_.anonymous_bytes();
     result.anonymous_bytes = now - std::min(now, anonymous_before_);
     if (machine_.options().viommu == qtest::Viommu::umbra) {
-        const qtest::Json statistics =
-            machine_.property("/machine/peripheral/viommu", "statistics");
-        result.mirror_bytes =
-            static_cast<std::uint64_t>(statistics["shadow"]["mirror-bytes"].integer());
+        const qtest::Json statistics = machine_.property(qtest::kViommuPath, "statistics");
+        result.mirror_bytes = static_cast<std::uint64_t>(
+            statistics.at("shadow").at("mirror-bytes").get<std::int64_t>());
     }
     return result;
 }

@@ -18,10 +18,12 @@ FIO = ("build-essential", "dpkg-dev", "libaio-dev", "zlib1g-dev", "xz-utils")
 FIRMWARE = ("seabios", "qemu-system-data")
 PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-config", "libgtest-dev", "libbenchmark-dev",
           "libprotobuf-dev", "protobuf-compiler")
-BENCH = (*PLUGIN, "python3-matplotlib")
+# nlohmann-json reads QEMU's answers in what starts a QEMU without a guest: tests/qtest, tests/bench/device.
+BENCH = (*PLUGIN, "nlohmann-json3-dev", "python3-matplotlib")
 # cpio reads an archive that ours wrote; busybox runs the agents' shell functions; clang has the fuzzer; ccache has what
 # another clone, as CI's, already compiled; prometheus-client judges umbra-stat's OpenMetrics.
-TESTS = (*PLUGIN, "cpio", "busybox-static", "clang", "libclang-rt-dev", "ccache", "python3-prometheus-client")
+TESTS = (*PLUGIN, "nlohmann-json3-dev", "cpio", "busybox-static", "clang", "libclang-rt-dev", "ccache",
+         "python3-prometheus-client")
 
 
 def missing(names: Iterable[str]) -> list[str]:
