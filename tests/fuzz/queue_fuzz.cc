@@ -8,6 +8,8 @@
 
 #include "plugin/vtd/unit.h"
 #include "tests/fuzz/input.h"
+#include "tests/support/driver/descriptor.h"
+#include "tests/support/driver/layout.h"
 #include "tests/support/fake_guest_memory.h"
 #include "tests/support/fake_message_sink.h"
 #include "tests/support/fake_observer.h"
@@ -18,21 +20,8 @@ namespace {
 constexpr Gpa kQueue{0x4000};
 constexpr std::uint64_t kSlots = 512;
 constexpr std::size_t kMemoryBytes = 0x8000;
-constexpr std::uint32_t kGcmd = 0x18;
-constexpr std::uint32_t kFsts = 0x34;
-constexpr std::uint32_t kFectl = 0x38;
-constexpr std::uint32_t kIqh = 0x80;
-constexpr std::uint32_t kIqt = 0x88;
-constexpr std::uint32_t kIqa = 0x90;
-constexpr std::uint32_t kIcs = 0x9c;
-constexpr std::uint32_t kIectl = 0xa0;
-constexpr std::uint32_t kIqe = 1u << 4;
-constexpr std::uint32_t kQie = 1u << 26;
 
-struct Descriptor {
-    std::uint64_t low = 0;
-    std::uint64_t high = 0;
-};
+using driver::Descriptor;
 
 std::uint64_t carried_out(const vtd::Counters& counters) {
     std::uint64_t sum = counters.queue.wait_descriptors.value();
@@ -59,14 +48,14 @@ void run(Input& input) {
     messages.on_send = [&](std::uint64_t address, std::uint32_t data) {
         unit.mmio_write(static_cast<std::uint32_t>(address & 0xffc), data, 4);
     };
-    unit.mmio_write(kIqa, kQueue.value() | 1, 8);
-    unit.mmio_write(kGcmd, kQie, 4);
-    unit.mmio_write(kIectl, 0, 4);
-    unit.mmio_write(kFectl, 0, 4);
+    unit.mmio_write(driver::kQueueAddress, kQueue.value() | 1, 8);
+    unit.mmio_write(driver::kGlobalCommand, driver::kQueueEnable, 4);
+    unit.mmio_write(driver::kCompletionEventControl, 0, 4);
+    unit.mmio_write(driver::kFaultEventControl, 0, 4);
     if ((options & 4) != 0) {
-        unit.mmio_write(kIectl + 4, input.take<std::uint64_t>(), 8);
-        unit.mmio_write(kIectl + 8, input.take<std::uint64_t>(), 8);
-        unit.mmio_write(kFectl + 8, input.take<std::uint64_t>(), 8);
+        unit.mmio_write(driver::kCompletionEventControl + 4, input.take<std::uint64_t>(), 8);
+        unit.mmio_write(driver::kCompletionEventControl + 8, input.take<std::uint64_t>(), 8);
+        unit.mmio_write(driver::kFaultEventControl + 8, input.take<std::uint64_t>(), 8);
     }
 
     std::uint64_t slot = 0;
@@ -80,25 +69,26 @@ void run(Input& input) {
         const std::uint64_t before = carried_out(unit.counters());
         journal.clear();
         const std::uint64_t tail = (step & 4) != 0 ? input.take<std::uint16_t>() : slot % kSlots;
-        unit.mmio_write(kIqt, tail << 4, 8);
+        unit.mmio_write(driver::kQueueTail, tail << 4, 8);
         require(carried_out(unit.counters()) - before <= kSlots, "work is bounded by the queue");
         require(std::count(journal.begin(), journal.end(), "begin") ==
                     std::count(journal.begin(), journal.end(), "end"),
                 "every batch ends");
-        const bool stopped = (unit.mmio_read(kFsts, 4) & kIqe) != 0;
+        const bool stopped = (unit.mmio_read(driver::kFaultStatus, 4) & driver::kQueueError) != 0;
         // An interrupt of the unit that leads to its own registers may have changed anything.
         if ((options & 4) == 0) {
-            require(stopped || unit.mmio_read(kIqh, 8) == unit.mmio_read(kIqt, 8),
+            require(stopped || unit.mmio_read(driver::kQueueHead, 8) ==
+                                   unit.mmio_read(driver::kQueueTail, 8),
                     "the queue is empty or has stopped");
         }
         if (stopped) {
-            const std::uint64_t bad = unit.mmio_read(kIqh, 8) >> 4 & (kSlots - 1);
+            const std::uint64_t bad = unit.mmio_read(driver::kQueueHead, 8) >> 4 & (kSlots - 1);
             memory.store(kQueue + bad * sizeof(Descriptor), Descriptor{0x05, 0});
-            unit.mmio_write(kIqt, bad << 4, 8);
-            unit.mmio_write(kFsts, kIqe, 4);
+            unit.mmio_write(driver::kQueueTail, bad << 4, 8);
+            unit.mmio_write(driver::kFaultStatus, driver::kQueueError, 4);
             slot = bad;
         }
-        unit.mmio_write(kIcs, 1, 4);
+        unit.mmio_write(driver::kCompletionStatus, 1, 4);
     }
 }
 

@@ -7,6 +7,7 @@
 
 #include "plugin/vtd/unit.h"
 #include "tests/fuzz/input.h"
+#include "tests/support/driver/layout.h"
 #include "tests/support/fake_guest_memory.h"
 #include "tests/support/fake_message_sink.h"
 #include "tests/support/fake_observer.h"
@@ -15,9 +16,6 @@ namespace umbra::fuzz {
 namespace {
 
 constexpr std::size_t kMemoryBytes = 64 << 10;
-constexpr std::uint32_t kCap = 0x08;
-constexpr std::uint32_t kEcap = 0x10;
-constexpr std::uint32_t kGsts = 0x1c;
 
 vtd::UnitProperties take_properties(Input& input) {
     const auto bits = input.take<std::uint8_t>();
@@ -50,8 +48,8 @@ void run(Input& input) {
     testing::FakeObserver observer(journal);
     vtd::Unit unit(take_properties(input),
                    {.memory = memory, .messages = messages, .observer = &observer});
-    const std::uint64_t cap = unit.mmio_read(kCap, 8);
-    const std::uint64_t ecap = unit.mmio_read(kEcap, 8);
+    const std::uint64_t cap = unit.mmio_read(driver::kCapability, 8);
+    const std::uint64_t ecap = unit.mmio_read(driver::kExtendedCapability, 8);
 
     while (!input.empty()) {
         const auto operation = input.take<std::uint8_t>();
@@ -100,14 +98,16 @@ void run(Input& input) {
             default:
                 if (operation == 0xff) {
                     unit.reset();
-                    require(unit.mmio_read(kGsts, 4) == 0, "nothing is on after a reset");
+                    require(unit.mmio_read(driver::kGlobalStatus, 4) == 0,
+                            "nothing is on after a reset");
                 }
                 break;
         }
     }
-    require(unit.mmio_read(kCap, 8) == cap, "CAP is constant");
-    require(unit.mmio_read(kEcap, 8) == ecap, "ECAP is constant");
-    require((unit.mmio_read(kGsts, 4) & 0x387f'ffff) == 0, "no status of an absent function");
+    require(unit.mmio_read(driver::kCapability, 8) == cap, "CAP is constant");
+    require(unit.mmio_read(driver::kExtendedCapability, 8) == ecap, "ECAP is constant");
+    require((unit.mmio_read(driver::kGlobalStatus, 4) & 0x387f'ffff) == 0,
+            "no status of an absent function");
 }
 
 }  // namespace

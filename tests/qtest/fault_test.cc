@@ -6,7 +6,7 @@
 namespace umbra::qtest {
 namespace {
 
-using vtd::Reason;
+using driver::Reason;
 
 constexpr Iova kIova(0x7'6543'2000);
 
@@ -23,7 +23,7 @@ class Faults : public ViommuTest {
     }
 
     static void expect_fault(Rig& rig, const Fault& expected) {
-        EXPECT_NE(rig.driver.read32(vtd::kFaultStatus) & vtd::kFaultPending, 0u);
+        EXPECT_NE(rig.driver.read32(driver::kFaultStatus) & driver::kFaultPending, 0u);
         const std::vector<Fault> faults = rig.driver.take_faults();
         ASSERT_EQ(faults.size(), 1u);
         EXPECT_EQ(faults[0].source, expected.source);
@@ -31,7 +31,8 @@ class Faults : public ViommuTest {
         EXPECT_EQ(faults[0].reason, expected.reason)
             << "reason " << static_cast<unsigned>(faults[0].reason);
         EXPECT_EQ(faults[0].read, expected.read);
-        EXPECT_EQ(rig.driver.read32(vtd::kFaultStatus) & (vtd::kFaultPending | vtd::kFaultOverflow),
+        EXPECT_EQ(rig.driver.read32(driver::kFaultStatus) &
+                      (driver::kFaultPending | driver::kFaultOverflow),
                   0u);
     }
 
@@ -95,8 +96,8 @@ TEST_P(Faults, NothingMapped) {
 TEST_P(Faults, PermissionDenied) {
     Rig rig(options());
     SecondStage table = rig.driver.new_table();
-    table.map(kIova, kData, Leaf::page_4k, vtd::kEntryRead);
-    table.map(kIova + kPageSize, kData, Leaf::page_4k, vtd::kEntryWrite);
+    table.map(kIova, kData, Leaf::page_4k, driver::kEntryRead);
+    table.map(kIova + kPageSize, kData, Leaf::page_4k, driver::kEntryWrite);
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
 
@@ -125,7 +126,7 @@ TEST_P(Faults, PermissionDenied) {
 TEST_P(Faults, TableOutsideOfRam) {
     Rig rig(options());
     SecondStage table = rig.driver.new_table();
-    table.set_entry(kIova, 3, 0x7f'ffff'f000 | vtd::kEntryReadWrite);
+    table.set_entry(kIova, 3, 0x7f'ffff'f000 | driver::kEntryReadWrite);
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
     expect_both(rig, Reason::paging_entry_access);
@@ -141,8 +142,8 @@ TEST_P(Faults, ContextTableOutsideOfRam) {
 TEST_P(Faults, RootTableOutsideOfRam) {
     Rig rig(options());
     rig.driver.enable_translation();
-    rig.driver.write64(vtd::kRootTableAddress, 0x7f'ffff'f000);
-    ASSERT_TRUE(rig.driver.command(vtd::kSetRootTable));
+    rig.driver.write64(driver::kRootTableAddress, 0x7f'ffff'f000);
+    ASSERT_TRUE(rig.driver.command(driver::kSetRootTable));
     invalidate_all(rig);
     expect_both(rig, Reason::root_table_access);
 }
@@ -179,8 +180,8 @@ TEST_P(Faults, ReservedBitsOfPagingEntries) {
     constexpr std::array<Case, 4> kCases = {{
         {1, std::uint64_t{1} << 51},
         {2, std::uint64_t{1} << 51},
-        {2, vtd::kEntryLeaf | 1u << 13},
-        {4, vtd::kEntryLeaf},
+        {2, driver::kEntryLeaf | 1u << 13},
+        {4, driver::kEntryLeaf},
     }};
     Rig rig(options());
     for (const Case& param : kCases) {
@@ -205,7 +206,7 @@ TEST_P(Faults, FaultProcessingDisabledRecordsNothing) {
                                        .fault_processing_disabled = true});
     rig.driver.enable_translation();
     EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::fault);
-    EXPECT_EQ(rig.driver.read32(vtd::kFaultStatus) & vtd::kFaultPending, 0u);
+    EXPECT_EQ(rig.driver.read32(driver::kFaultStatus) & driver::kFaultPending, 0u);
     EXPECT_TRUE(rig.driver.take_faults().empty());
 }
 
@@ -214,21 +215,21 @@ TEST_P(Faults, OverflowIsReportedAndTheFirstRecordsAreKept) {
     SecondStage table = rig.driver.new_table();
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
-    const unsigned records = vtd::fault_record_count(rig.driver.capability());
+    const unsigned records = driver::fault_record_count(rig.driver.capability());
     for (unsigned i = 0; i < records; i++) {
         EXPECT_EQ(rig.probe.store(kIova + i * kPageSize, 1), DmaResult::fault);
     }
-    EXPECT_EQ(rig.driver.read32(vtd::kFaultStatus) & vtd::kFaultOverflow, 0u);
+    EXPECT_EQ(rig.driver.read32(driver::kFaultStatus) & driver::kFaultOverflow, 0u);
     // From another function: a unit may collapse pending faults of one source (7.2.1).
     EXPECT_EQ(rig.second.store(kIova, 1), DmaResult::fault);
-    EXPECT_NE(rig.driver.read32(vtd::kFaultStatus) & vtd::kFaultOverflow, 0u);
+    EXPECT_NE(rig.driver.read32(driver::kFaultStatus) & driver::kFaultOverflow, 0u);
 
     const std::vector<Fault> faults = rig.driver.take_faults();
     ASSERT_EQ(faults.size(), records);
     for (unsigned i = 0; i < records; i++) {
         EXPECT_EQ(faults[i].address, kIova + i * kPageSize);
     }
-    EXPECT_EQ(rig.driver.read32(vtd::kFaultStatus) & vtd::kFaultOverflow, 0u);
+    EXPECT_EQ(rig.driver.read32(driver::kFaultStatus) & driver::kFaultOverflow, 0u);
     // And it records again.
     EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::fault);
     EXPECT_EQ(rig.driver.take_faults().size(), 1u);
@@ -240,15 +241,15 @@ TEST_P(Faults, EventInterruptArrivesOnceUntilServiced) {
     SecondStage table = rig.driver.new_table();
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
-    rig.driver.write32(vtd::kFaultEventData, kVector);
-    rig.driver.write32(vtd::kFaultEventAddress, 0xfee0'0000);
-    rig.driver.write32(vtd::kFaultEventUpperAddress, 0);
-    rig.driver.write32(vtd::kFaultEventControl, 0);
+    rig.driver.write32(driver::kFaultEventData, kVector);
+    rig.driver.write32(driver::kFaultEventAddress, 0xfee0'0000);
+    rig.driver.write32(driver::kFaultEventUpperAddress, 0);
+    rig.driver.write32(driver::kFaultEventControl, 0);
 
     EXPECT_TRUE(rig.machine.pending_vectors().empty());
     EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::fault);
     EXPECT_EQ(rig.machine.pending_vectors(), std::vector<unsigned>{kVector});
-    EXPECT_EQ(rig.driver.read32(vtd::kFaultEventControl) & vtd::kEventPending, 0u);
+    EXPECT_EQ(rig.driver.read32(driver::kFaultEventControl) & driver::kEventPending, 0u);
 }
 
 TEST_P(Faults, MaskedEventIsSentWhenUnmasked) {
@@ -257,16 +258,16 @@ TEST_P(Faults, MaskedEventIsSentWhenUnmasked) {
     SecondStage table = rig.driver.new_table();
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
-    rig.driver.write32(vtd::kFaultEventControl, vtd::kEventMask);
-    rig.driver.write32(vtd::kFaultEventData, kVector);
-    rig.driver.write32(vtd::kFaultEventAddress, 0xfee0'0000);
+    rig.driver.write32(driver::kFaultEventControl, driver::kEventMask);
+    rig.driver.write32(driver::kFaultEventData, kVector);
+    rig.driver.write32(driver::kFaultEventAddress, 0xfee0'0000);
 
     EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::fault);
     EXPECT_TRUE(rig.machine.pending_vectors().empty());
-    EXPECT_NE(rig.driver.read32(vtd::kFaultEventControl) & vtd::kEventPending, 0u);
-    rig.driver.write32(vtd::kFaultEventControl, 0);
+    EXPECT_NE(rig.driver.read32(driver::kFaultEventControl) & driver::kEventPending, 0u);
+    rig.driver.write32(driver::kFaultEventControl, 0);
     EXPECT_EQ(rig.machine.pending_vectors(), std::vector<unsigned>{kVector});
-    EXPECT_EQ(rig.driver.read32(vtd::kFaultEventControl) & vtd::kEventPending, 0u);
+    EXPECT_EQ(rig.driver.read32(driver::kFaultEventControl) & driver::kEventPending, 0u);
 }
 
 TEST_P(Faults, PendingEventIsDroppedWhenTheFaultIsServiced) {
@@ -274,14 +275,14 @@ TEST_P(Faults, PendingEventIsDroppedWhenTheFaultIsServiced) {
     SecondStage table = rig.driver.new_table();
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
-    rig.driver.write32(vtd::kFaultEventControl, vtd::kEventMask);
-    rig.driver.write32(vtd::kFaultEventData, 0x53);
-    rig.driver.write32(vtd::kFaultEventAddress, 0xfee0'0000);
+    rig.driver.write32(driver::kFaultEventControl, driver::kEventMask);
+    rig.driver.write32(driver::kFaultEventData, 0x53);
+    rig.driver.write32(driver::kFaultEventAddress, 0xfee0'0000);
 
     EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::fault);
     EXPECT_EQ(rig.driver.take_faults().size(), 1u);
-    EXPECT_EQ(rig.driver.read32(vtd::kFaultEventControl) & vtd::kEventPending, 0u);
-    rig.driver.write32(vtd::kFaultEventControl, 0);
+    EXPECT_EQ(rig.driver.read32(driver::kFaultEventControl) & driver::kEventPending, 0u);
+    rig.driver.write32(driver::kFaultEventControl, 0);
     EXPECT_TRUE(rig.machine.pending_vectors().empty());
 }
 

@@ -47,7 +47,7 @@ TEST_P(HostileGuest, RandomRegisterAccess) {
         if (random() % 2 == 0) {
             value = kAddresses.at(random() % kAddresses.size()) | random() % 16;
         }
-        const std::uint64_t address = vtd::kUnitBase + offset;
+        const std::uint64_t address = kUnitBase + offset;
         switch (random() % 4) {
             case 0:
                 rig.machine.write32(address & ~std::uint64_t{3}, static_cast<std::uint32_t>(value));
@@ -87,9 +87,9 @@ TEST_P(HostileGuest, RandomDescriptors) {
         }
         rig.driver.ring();
         // Step over whatever stopped it.
-        rig.driver.write32(vtd::kFaultStatus, vtd::kQueueError);
+        rig.driver.write32(driver::kFaultStatus, driver::kQueueError);
         if (random() % 8 == 0) {
-            static_cast<void>(rig.driver.command(0, vtd::kQueueEnable));
+            static_cast<void>(rig.driver.command(0, driver::kQueueEnable));
             rig.driver.enable_queue();
         }
     }
@@ -109,7 +109,7 @@ TEST_P(HostileGuest, RandomTables) {
         const std::uint64_t noise = random() % 4 == 0 ? random() : 0;
         // Mostly pointers among the eight pages and their root, so that walks go deep and round.
         const Gpa to = random() % 9 == 8 ? table.root() : pages + random() % 8 * kPageSize;
-        return to.value() | random() % 4 | (random() % 4 == 0 ? vtd::kEntryLeaf : 0) |
+        return to.value() | random() % 4 | (random() % 4 == 0 ? driver::kEntryLeaf : 0) |
                (noise & 0xfff0'0000'0000'0f00);
     };
     for (int round = 0; round < 3; round++) {
@@ -149,10 +149,10 @@ TEST_F(HostileTables, ReachTheDefaultBudgetsInSlices) {
     const auto shadow = [&](const char* name) {
         return statistics_of(rig.machine).at("shadow").at(name).get<std::int64_t>();
     };
-    fill(table.root(), pages.value() | vtd::kEntryReadWrite);
-    fill(pages, (pages + kPageSize).value() | vtd::kEntryReadWrite);
-    fill(pages + kPageSize, (pages + 2 * kPageSize).value() | vtd::kEntryReadWrite);
-    fill(pages + 2 * kPageSize, kData.value() | vtd::kEntryReadWrite);
+    fill(table.root(), pages.value() | driver::kEntryReadWrite);
+    fill(pages, (pages + kPageSize).value() | driver::kEntryReadWrite);
+    fill(pages + kPageSize, (pages + 2 * kPageSize).value() | driver::kEntryReadWrite);
+    fill(pages + 2 * kPageSize, kData.value() | driver::kEntryReadWrite);
     EXPECT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
     EXPECT_EQ(shadow("leaves"), kMaxMappings);
     EXPECT_GT(shadow("refused-mappings"), 0);

@@ -9,7 +9,7 @@
 namespace umbra::qtest {
 namespace {
 
-using vtd::Reason;
+using driver::Reason;
 
 constexpr std::uint16_t kHandle = 3;
 constexpr unsigned kVector = 0x71;
@@ -124,9 +124,9 @@ TEST_P(Interrupts, ReservedBitsOfAnEntryFault) {
 TEST_P(Interrupts, TableOutsideOfRamFaults) {
     Rig rig(options());
     rig.driver.enable_queue();
-    rig.driver.write64(vtd::kInterruptTableAddress, 0x7f'ffff'f000 | kTableSize);
-    ASSERT_TRUE(rig.driver.command(vtd::kSetInterruptTable));
-    ASSERT_TRUE(rig.driver.command(vtd::kInterruptRemappingEnable));
+    rig.driver.write64(driver::kInterruptTableAddress, 0x7f'ffff'f000 | kTableSize);
+    ASSERT_TRUE(rig.driver.command(driver::kSetInterruptTable));
+    ASSERT_TRUE(rig.driver.command(driver::kInterruptRemappingEnable));
     rig.probe.configure_msi(remappable_address(kHandle), 0);
     rig.probe.trigger_msi();
     EXPECT_TRUE(rig.machine.pending_vectors().empty());
@@ -285,7 +285,7 @@ TEST_F(ExtendedInterruptMode, DestinationIs32Bits) {
     options.viommu_properties = ",eim=on";
     options.cpus = 2;
     Rig rig(options);
-    ASSERT_NE(rig.driver.extended_capability() & vtd::kEcapExtendedInterruptMode, 0u);
+    ASSERT_NE(rig.driver.extended_capability() & driver::kEcapExtendedInterruptMode, 0u);
     InterruptTable table(rig.machine, rig.driver.pages(), kTableSize);
     table.set(kHandle, {.vector = kVector, .destination = 1, .extended_mode = true});
     rig.driver.enable_interrupt_remapping(table, true);

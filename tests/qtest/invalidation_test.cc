@@ -142,7 +142,7 @@ TEST_P(Invalidation, NewContextEntryTakesEffectAfterContextInvalidation) {
         EXPECT_EQ(rig.probe.load(kIova), std::nullopt);
         const std::vector<Fault> faults = rig.driver.take_faults();
         ASSERT_EQ(faults.size(), 1u);
-        EXPECT_EQ(faults[0].reason, vtd::Reason::context_not_present);
+        EXPECT_EQ(faults[0].reason, driver::Reason::context_not_present);
     }
 }
 
@@ -150,9 +150,9 @@ TEST_P(Invalidation, ByRegisterPageSelectiveDomainSelectiveAndGlobal) {
     constexpr std::uint64_t kInvalidate = std::uint64_t{1} << 63;
     Stale stale(options(), 2);
     // The registers are for a unit without a running queue.
-    ASSERT_TRUE(stale.rig.driver.command(0, vtd::kQueueEnable));
+    ASSERT_TRUE(stale.rig.driver.command(0, driver::kQueueEnable));
     const std::uint32_t address =
-        vtd::iotlb_register_offset(stale.rig.driver.extended_capability());
+        driver::iotlb_register_offset(stale.rig.driver.extended_capability());
     const auto invalidate = [&](unsigned granularity, std::uint16_t domain) {
         stale.rig.driver.write64(address + 8, kInvalidate | std::uint64_t{granularity} << 60 |
                                                   std::uint64_t{domain} << 32);
@@ -175,14 +175,15 @@ TEST_P(Invalidation, ByRegisterPageSelectiveDomainSelectiveAndGlobal) {
 TEST_P(Invalidation, ContextCacheByRegister) {
     constexpr std::uint64_t kInvalidate = std::uint64_t{1} << 63;
     Stale stale(options());
-    ASSERT_TRUE(stale.rig.driver.command(0, vtd::kQueueEnable));
+    ASSERT_TRUE(stale.rig.driver.command(0, driver::kQueueEnable));
     stale.rig.driver.contexts().clear(kProbe);
-    stale.rig.driver.write64(vtd::kContextCommand, kInvalidate | std::uint64_t{1} << 61);
-    const std::uint64_t after = stale.rig.driver.read64(vtd::kContextCommand);
+    stale.rig.driver.write64(driver::kContextCommand, kInvalidate | std::uint64_t{1} << 61);
+    const std::uint64_t after = stale.rig.driver.read64(driver::kContextCommand);
     EXPECT_EQ(after & kInvalidate, 0u);
     EXPECT_EQ(after >> 59 & 3, 1u) << "actual granularity";
-    stale.rig.driver.write64(vtd::iotlb_register_offset(stale.rig.driver.extended_capability()) + 8,
-                             kInvalidate | std::uint64_t{1} << 60);
+    stale.rig.driver.write64(
+        driver::iotlb_register_offset(stale.rig.driver.extended_capability()) + 8,
+        kInvalidate | std::uint64_t{1} << 60);
     EXPECT_EQ(stale.rig.probe.load(kIova), std::nullopt);
     EXPECT_EQ(stale.rig.second.load(kIova), kNew);
 }
@@ -197,7 +198,7 @@ TEST_P(InvalidationQueue, WrapsAround) {
     rig.driver.enable_translation();
     for (unsigned i = 0; i < 2 * rig.driver.queue_entries(); i++) {
         ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_global())) << "round " << i;
-        EXPECT_EQ(rig.driver.read64(vtd::kQueueHead), std::uint64_t{rig.driver.tail()} * 16);
+        EXPECT_EQ(rig.driver.read64(driver::kQueueHead), std::uint64_t{rig.driver.tail()} * 16);
     }
 }
 
@@ -218,7 +219,7 @@ TEST_P(InvalidationQueue, LargerQueues) {
         const std::vector<Descriptor> many(driver.queue_entries() - 8, Descriptor::iotlb_global());
         EXPECT_TRUE(driver.submit(many)) << "order " << order;
         EXPECT_TRUE(driver.submit(std::span(many).first(64))) << "order " << order;
-        EXPECT_EQ(driver.read64(vtd::kQueueHead), std::uint64_t{driver.tail()} * 16);
+        EXPECT_EQ(driver.read64(driver::kQueueHead), std::uint64_t{driver.tail()} * 16);
     }
 }
 
@@ -226,29 +227,29 @@ TEST_P(InvalidationQueue, WaitCanInterrupt) {
     constexpr unsigned kVector = 0x61;
     Rig rig(options());
     rig.driver.enable_translation();
-    rig.driver.write32(vtd::kCompletionEventControl, 0);
-    rig.driver.write32(vtd::kCompletionEventData, kVector);
-    rig.driver.write32(vtd::kCompletionEventAddress, 0xfee0'0000);
+    rig.driver.write32(driver::kCompletionEventControl, 0);
+    rig.driver.write32(driver::kCompletionEventData, kVector);
+    rig.driver.write32(driver::kCompletionEventAddress, 0xfee0'0000);
     rig.driver.enqueue(Descriptor::wait_interrupt());
     rig.driver.ring();
     EXPECT_EQ(rig.machine.pending_vectors(), std::vector<unsigned>{kVector});
-    EXPECT_NE(rig.driver.read32(vtd::kCompletionStatus) & vtd::kCompletionPending, 0u);
-    rig.driver.write32(vtd::kCompletionStatus, vtd::kCompletionPending);
-    EXPECT_EQ(rig.driver.read32(vtd::kCompletionStatus) & vtd::kCompletionPending, 0u);
+    EXPECT_NE(rig.driver.read32(driver::kCompletionStatus) & driver::kCompletionPending, 0u);
+    rig.driver.write32(driver::kCompletionStatus, driver::kCompletionPending);
+    EXPECT_EQ(rig.driver.read32(driver::kCompletionStatus) & driver::kCompletionPending, 0u);
 }
 
 TEST_P(InvalidationQueue, MaskedCompletionInterruptIsPendingUntilUnmasked) {
     constexpr unsigned kVector = 0x62;
     Rig rig(options());
     rig.driver.enable_translation();
-    rig.driver.write32(vtd::kCompletionEventControl, vtd::kEventMask);
-    rig.driver.write32(vtd::kCompletionEventData, kVector);
-    rig.driver.write32(vtd::kCompletionEventAddress, 0xfee0'0000);
+    rig.driver.write32(driver::kCompletionEventControl, driver::kEventMask);
+    rig.driver.write32(driver::kCompletionEventData, kVector);
+    rig.driver.write32(driver::kCompletionEventAddress, 0xfee0'0000);
     rig.driver.enqueue(Descriptor::wait_interrupt());
     rig.driver.ring();
     EXPECT_TRUE(rig.machine.pending_vectors().empty());
-    EXPECT_NE(rig.driver.read32(vtd::kCompletionEventControl) & vtd::kEventPending, 0u);
-    rig.driver.write32(vtd::kCompletionEventControl, 0);
+    EXPECT_NE(rig.driver.read32(driver::kCompletionEventControl) & driver::kEventPending, 0u);
+    rig.driver.write32(driver::kCompletionEventControl, 0);
     EXPECT_EQ(rig.machine.pending_vectors(), std::vector<unsigned>{kVector});
 }
 
@@ -285,18 +286,18 @@ TEST_P(InvalidationQueue, StopsAtABadDescriptorAndRecovers) {
         ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_global()));
         const unsigned at = rig.driver.tail();
         EXPECT_FALSE(rig.driver.submit(bad.descriptor));
-        EXPECT_NE(rig.driver.read32(vtd::kFaultStatus) & vtd::kQueueError, 0u);
-        EXPECT_EQ(rig.driver.read64(vtd::kQueueHead), std::uint64_t{at} * 16);
+        EXPECT_NE(rig.driver.read32(driver::kFaultStatus) & driver::kQueueError, 0u);
+        EXPECT_EQ(rig.driver.read64(driver::kQueueHead), std::uint64_t{at} * 16);
 
         // As drivers do: put a harmless descriptor in its place, clear the error, and go on; the
         // wait that stood behind it completes.
         const Gpa slot = rig.driver.queue() + std::uint64_t{at} * 16;
         rig.machine.store64(slot + 8, 0);
         rig.machine.store64(slot, Descriptor::iotlb_global().low);
-        rig.driver.write32(vtd::kFaultStatus, vtd::kQueueError);
+        rig.driver.write32(driver::kFaultStatus, driver::kQueueError);
         rig.driver.ring();
-        EXPECT_EQ(rig.driver.read32(vtd::kFaultStatus) & vtd::kQueueError, 0u);
-        EXPECT_EQ(rig.driver.read64(vtd::kQueueHead), std::uint64_t{rig.driver.tail()} * 16);
+        EXPECT_EQ(rig.driver.read32(driver::kFaultStatus) & driver::kQueueError, 0u);
+        EXPECT_EQ(rig.driver.read64(driver::kQueueHead), std::uint64_t{rig.driver.tail()} * 16);
         EXPECT_TRUE(rig.driver.submit(Descriptor::iotlb_global()));
     }
 }
@@ -304,22 +305,22 @@ TEST_P(InvalidationQueue, StopsAtABadDescriptorAndRecovers) {
 TEST_P(InvalidationQueue, TailOutOfRangeIsAnError) {
     Rig rig(options());
     rig.driver.enable_translation();
-    const std::uint64_t head = rig.driver.read64(vtd::kQueueHead);
-    rig.driver.write64(vtd::kQueueTail, std::uint64_t{rig.driver.queue_entries()} * 16);
-    EXPECT_NE(rig.driver.read32(vtd::kFaultStatus) & vtd::kQueueError, 0u);
-    EXPECT_EQ(rig.driver.read64(vtd::kQueueHead), head);
+    const std::uint64_t head = rig.driver.read64(driver::kQueueHead);
+    rig.driver.write64(driver::kQueueTail, std::uint64_t{rig.driver.queue_entries()} * 16);
+    EXPECT_NE(rig.driver.read32(driver::kFaultStatus) & driver::kQueueError, 0u);
+    EXPECT_EQ(rig.driver.read64(driver::kQueueHead), head);
     rig.driver.ring();
-    rig.driver.write32(vtd::kFaultStatus, vtd::kQueueError);
+    rig.driver.write32(driver::kFaultStatus, driver::kQueueError);
     EXPECT_TRUE(rig.driver.submit(Descriptor::iotlb_global()));
 }
 
 TEST_P(InvalidationQueue, OutsideOfRamIsAnErrorAndNothingElse) {
     Rig rig(options());
-    rig.driver.write64(vtd::kQueueTail, 0);
-    rig.driver.write64(vtd::kQueueAddress, 0x7f'ffff'f000);
-    ASSERT_TRUE(rig.driver.command(vtd::kQueueEnable));
-    rig.driver.write64(vtd::kQueueTail, 0x10);
-    EXPECT_NE(rig.driver.read32(vtd::kFaultStatus) & vtd::kQueueError, 0u);
+    rig.driver.write64(driver::kQueueTail, 0);
+    rig.driver.write64(driver::kQueueAddress, 0x7f'ffff'f000);
+    ASSERT_TRUE(rig.driver.command(driver::kQueueEnable));
+    rig.driver.write64(driver::kQueueTail, 0x10);
+    EXPECT_NE(rig.driver.read32(driver::kFaultStatus) & driver::kQueueError, 0u);
     EXPECT_TRUE(rig.machine.runs());
 }
 
@@ -328,7 +329,7 @@ TEST_P(InvalidationQueue, WaitWithAStatusAddressOutsideOfRamDoesNotHurt) {
     rig.driver.enable_translation();
     rig.driver.enqueue(Descriptor::wait_status(Gpa(0x7f'ffff'f000), 1));
     rig.driver.ring();
-    rig.driver.write32(vtd::kFaultStatus, vtd::kQueueError);
+    rig.driver.write32(driver::kFaultStatus, driver::kQueueError);
     EXPECT_TRUE(rig.machine.runs());
 }
 
@@ -336,9 +337,9 @@ TEST_P(InvalidationQueue, ErrorInterruptIsAFaultEvent) {
     constexpr unsigned kVector = 0x63;
     Rig rig(options());
     rig.driver.enable_translation();
-    rig.driver.write32(vtd::kFaultEventData, kVector);
-    rig.driver.write32(vtd::kFaultEventAddress, 0xfee0'0000);
-    rig.driver.write32(vtd::kFaultEventControl, 0);
+    rig.driver.write32(driver::kFaultEventData, kVector);
+    rig.driver.write32(driver::kFaultEventAddress, 0xfee0'0000);
+    rig.driver.write32(driver::kFaultEventControl, 0);
     EXPECT_FALSE(rig.driver.submit(Descriptor{.low = 0xf}));
     EXPECT_EQ(rig.machine.pending_vectors(), std::vector<unsigned>{kVector});
 }

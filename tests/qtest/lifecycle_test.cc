@@ -16,22 +16,22 @@ constexpr Iova kIova(0x8000'0000);
 
 class Lifecycle : public ViommuTest {
   protected:
-    static constexpr std::array<std::uint32_t, 12> kRegisters = {vtd::kGlobalStatus,
-                                                                 vtd::kRootTableAddress,
-                                                                 vtd::kFaultStatus,
-                                                                 vtd::kFaultEventControl,
-                                                                 vtd::kFaultEventData,
-                                                                 vtd::kFaultEventAddress,
-                                                                 vtd::kQueueHead,
-                                                                 vtd::kQueueTail,
-                                                                 vtd::kQueueAddress,
-                                                                 vtd::kCompletionStatus,
-                                                                 vtd::kCompletionEventControl,
-                                                                 vtd::kInterruptTableAddress};
+    static constexpr std::array<std::uint32_t, 12> kRegisters = {driver::kGlobalStatus,
+                                                                 driver::kRootTableAddress,
+                                                                 driver::kFaultStatus,
+                                                                 driver::kFaultEventControl,
+                                                                 driver::kFaultEventData,
+                                                                 driver::kFaultEventAddress,
+                                                                 driver::kQueueHead,
+                                                                 driver::kQueueTail,
+                                                                 driver::kQueueAddress,
+                                                                 driver::kCompletionStatus,
+                                                                 driver::kCompletionEventControl,
+                                                                 driver::kInterruptTableAddress};
 
     static std::vector<std::uint64_t> registers(ModelDriver& driver) {
-        std::vector<std::uint64_t> values = {driver.read64(vtd::kCapability),
-                                             driver.read64(vtd::kExtendedCapability)};
+        std::vector<std::uint64_t> values = {driver.read64(driver::kCapability),
+                                             driver.read64(driver::kExtendedCapability)};
         for (const std::uint32_t offset : kRegisters) {
             values.push_back(driver.read32(offset));
         }
@@ -48,7 +48,7 @@ TEST_P(Lifecycle, SystemResetRestoresEveryRegister) {
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
     rig.driver.enable_interrupt_remapping(interrupts);
-    rig.driver.write32(vtd::kFaultEventData, 0x55);
+    rig.driver.write32(driver::kFaultEventData, 0x55);
     EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::fault);
     EXPECT_NE(registers(rig.driver), fresh);
 
@@ -175,10 +175,10 @@ TEST_P(Lifecycle, MigrationCarriesTheUnitOver) {
     probe.trigger_msi();
     EXPECT_EQ(machine.pending_vectors(), std::vector<unsigned>{0x71});
 
-    const std::uint64_t queue = machine.read64(vtd::kUnitBase + vtd::kQueueAddress);
-    EXPECT_EQ(machine.read64(vtd::kUnitBase + vtd::kQueueTail), std::uint64_t{tail} * 16);
-    const std::uint64_t capability = machine.read64(vtd::kUnitBase + vtd::kCapability);
-    const std::uint64_t record = vtd::kUnitBase + vtd::fault_record_offset(capability);
+    const std::uint64_t queue = machine.read64(kUnitBase + driver::kQueueAddress);
+    EXPECT_EQ(machine.read64(kUnitBase + driver::kQueueTail), std::uint64_t{tail} * 16);
+    const std::uint64_t capability = machine.read64(kUnitBase + driver::kCapability);
+    const std::uint64_t record = kUnitBase + driver::fault_record_offset(capability);
     EXPECT_EQ(machine.read64(record + 8) & 0xffff, kProbe.value());
     EXPECT_EQ(machine.read64(record), (kIova + kPageSize).value());
 
@@ -187,14 +187,14 @@ TEST_P(Lifecycle, MigrationCarriesTheUnitOver) {
     const Descriptor wait = Descriptor::wait_status(kData + 8, 0x1234);
     machine.store64(slot + 8, wait.high);
     machine.store64(slot, wait.low);
-    machine.write64(vtd::kUnitBase + vtd::kQueueTail, (std::uint64_t{tail} + 1) * 16);
+    machine.write64(kUnitBase + driver::kQueueTail, (std::uint64_t{tail} + 1) * 16);
     EXPECT_EQ(machine.load64(kData + 8), 0x1234u);
 
     for (std::size_t i = 0; i < kRegisters.size(); i++) {
         const bool moves =
-            kRegisters.at(i) == vtd::kQueueHead || kRegisters.at(i) == vtd::kQueueTail;
+            kRegisters.at(i) == driver::kQueueHead || kRegisters.at(i) == driver::kQueueTail;
         if (!moves) {
-            EXPECT_EQ(machine.read32(vtd::kUnitBase + kRegisters.at(i)), before.at(2 + i))
+            EXPECT_EQ(machine.read32(kUnitBase + kRegisters.at(i)), before.at(2 + i))
                 << "register " << kRegisters.at(i);
         }
     }
@@ -440,7 +440,7 @@ TEST_P(Lifecycle, RenumberedBusHasTheContextsOfItsNewNumber) {
         // Without a number it is on bus 0.
         rig.driver.contexts().set(
             SourceId(0, 0),
-            {.levels = 4, .domain = kDomain, .type = vtd::TranslationType::pass_through});
+            {.levels = 4, .domain = kDomain, .type = driver::TranslationType::pass_through});
         SecondStage table = rig.driver.new_table();
         SecondStage other = rig.driver.new_table();
         table.map(kIova, kData);

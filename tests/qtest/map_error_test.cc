@@ -130,7 +130,7 @@ TEST_F(MapError, ResetOfAMachineThatIsToStop) {
     on.refuse(true);
     on.map(1, 0x1001);
     on.rig.machine.system_reset();
-    EXPECT_EQ(on.rig.driver.read32(vtd::kGlobalStatus), 0u);
+    EXPECT_EQ(on.rig.driver.read32(driver::kGlobalStatus), 0u);
     EXPECT_TRUE(on.rig.machine.runs());
 }
 

@@ -4,49 +4,36 @@
 // registers and tables, and reads the faults that the unit recorded.
 #pragma once
 
-#include <array>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "plugin/vtd/types.h"
-#include "tests/qtest/guest_tables.h"
 #include "tests/qtest/qtest_machine.h"
-#include "tests/qtest/vtd_layout.h"
+#include "tests/support/driver/context_tables.h"
+#include "tests/support/driver/descriptor.h"
+#include "tests/support/driver/fault.h"
+#include "tests/support/driver/interrupt_table.h"
+#include "tests/support/driver/layout.h"
+#include "tests/support/driver/page_allocator.h"
+#include "tests/support/driver/second_stage.h"
 
 namespace umbra::qtest {
 
-// A 128-bit invalidation descriptor (specification 6.5.2).
-struct Descriptor {
-    std::uint64_t low = 0;
-    std::uint64_t high = 0;
+using driver::Context;
+using driver::ContextTables;
+using driver::Descriptor;
+using driver::Fault;
+using driver::InterruptEntry;
+using driver::InterruptTable;
+using driver::Leaf;
+using driver::leaf_size;
+using driver::PageAllocator;
+using driver::remappable_address;
+using driver::SecondStage;
 
-    static Descriptor context_global();
-    static Descriptor context_domain(std::uint16_t domain);
-    static Descriptor context_device(std::uint16_t domain, SourceId source, unsigned mask = 0);
-    static Descriptor iotlb_global();
-    static Descriptor iotlb_domain(std::uint16_t domain);
-    // 2^address_mask pages.
-    static Descriptor iotlb_pages(std::uint16_t domain, Iova address, unsigned address_mask,
-                                  bool leaf_only = false);
-    static Descriptor interrupt_entries_global();
-    static Descriptor interrupt_entries(std::uint16_t first, unsigned index_mask);
-    static Descriptor wait_status(Gpa address, std::uint32_t data, bool fence = false);
-    static Descriptor wait_interrupt();
-};
-
-struct Fault {
-    SourceId source;
-    Iova address;  // page of the request; for interrupt requests, index << 36 as recorded
-    vtd::Reason reason{};
-    bool read = false;  // type T: a read, else a write
-
-    [[nodiscard]] std::uint16_t interrupt_index() const {
-        return static_cast<std::uint16_t>(address.value() >> 48);
-    }
-    friend bool operator==(const Fault&, const Fault&) = default;
-};
+// Where both vIOMMUs of a q35 machine put their registers.
+inline constexpr std::uint64_t kUnitBase = 0xfed9'0000;
 
 class ModelDriver {
   public:
@@ -62,16 +49,16 @@ class ModelDriver {
 
     // Registers of the unit, by offset.
     [[nodiscard]] std::uint32_t read32(std::uint32_t offset) {
-        return machine_.read32(vtd::kUnitBase + offset);
+        return machine_.read32(kUnitBase + offset);
     }
     [[nodiscard]] std::uint64_t read64(std::uint32_t offset) {
-        return machine_.read64(vtd::kUnitBase + offset);
+        return machine_.read64(kUnitBase + offset);
     }
     void write32(std::uint32_t offset, std::uint32_t value) {
-        machine_.write32(vtd::kUnitBase + offset, value);
+        machine_.write32(kUnitBase + offset, value);
     }
     void write64(std::uint32_t offset, std::uint64_t value) {
-        machine_.write64(vtd::kUnitBase + offset, value);
+        machine_.write64(kUnitBase + offset, value);
     }
 
     // Sets or clears bits of the global command and waits for the status to follow. False if it

@@ -20,6 +20,7 @@
 #include "plugin/vtd/types.h"
 #include "tests/qtest/child_process.h"
 #include "tests/qtest/line_socket.h"
+#include "tests/support/driver/memory.h"
 
 namespace umbra::qtest {
 
@@ -73,10 +74,10 @@ struct Refusal {
                                   std::string_view value);
 
 // Functions throw TransportError, with QEMU's output in it, if QEMU ends or does not answer.
-class QtestMachine {
+class QtestMachine : public driver::Memory {
   public:
     explicit QtestMachine(const MachineOptions& options);
-    ~QtestMachine();
+    ~QtestMachine() override;
     QtestMachine(const QtestMachine&) = delete;
     QtestMachine& operator=(const QtestMachine&) = delete;
 
@@ -87,8 +88,8 @@ class QtestMachine {
     // Guest RAM from address 0, shared with QEMU. Reads and writes here cost no round trip and are
     // seen by devices as those of a CPU are.
     [[nodiscard]] std::span<std::byte> ram() { return ram_; }
-    [[nodiscard]] std::uint64_t load64(Gpa address) const;
-    void store64(Gpa address, std::uint64_t value);
+    [[nodiscard]] std::uint64_t load64(Gpa address) const override;
+    void store64(Gpa address, std::uint64_t value) override;
     void fill(Gpa address, std::size_t length, std::byte value);
 
     // Device registers, by physical address.

@@ -159,7 +159,7 @@ TEST_P(Shadow, LargeLeavesAreMappedWhole) {
 
 TEST_P(Shadow, PermissionsAreTheLeafs) {
     Listening on(options());
-    on.table.map(kIova, kData, Leaf::page_4k, vtd::kEntryRead);
+    on.table.map(kIova, kData, Leaf::page_4k, driver::kEntryRead);
     on.submit(Descriptor::iotlb_pages(kDomain, kIova, 0));
     EXPECT_EQ(on.live(), Mappings{mapping(kIova, kData, kPageSize, 1)});
 }
@@ -227,7 +227,7 @@ TEST_P(Shadow, PassThroughMapsRamAndBack) {
     on.table.map(kIova, kData);
     on.submit(Descriptor::iotlb_domain(kDomain));
     on.rig.driver.contexts().set(
-        kProbe, {.levels = 4, .domain = kDomain, .type = vtd::TranslationType::pass_through});
+        kProbe, {.levels = 4, .domain = kDomain, .type = driver::TranslationType::pass_through});
     on.submit(Descriptor::context_device(kDomain, kProbe));
     on.submit(Descriptor::iotlb_domain(kDomain));
     const Mappings ram = on.rig.probe.live_mappings();
@@ -316,7 +316,7 @@ TEST_P(Shadow, PermissionChange) {
     Listening on(options());
     on.table.map(kIova, kData);
     on.submit(Descriptor::iotlb_pages(kDomain, kIova, 0));
-    on.table.map(kIova, kData, Leaf::page_4k, vtd::kEntryRead);
+    on.table.map(kIova, kData, Leaf::page_4k, driver::kEntryRead);
     on.submit(Descriptor::iotlb_pages(kDomain, kIova, 0));
     expect("the mapping became read-only", on.live(),
            Mappings{mapping(kIova, kData, kPageSize, 1)});
@@ -353,7 +353,7 @@ TEST_P(Shadow, EntryThatGetsAReservedBitIsUnmapped) {
     Listening on(options());
     on.table.map(kIova, kData);
     on.submit(Descriptor::iotlb_pages(kDomain, kIova, 0));
-    on.table.set_entry(kIova, 1, kData.value() | vtd::kEntryReadWrite | std::uint64_t{1} << 51);
+    on.table.set_entry(kIova, 1, kData.value() | driver::kEntryReadWrite | std::uint64_t{1} << 51);
     on.submit(Descriptor::iotlb_pages(kDomain, kIova, 0));
     expect("an entry that translates nothing maps nothing", on.live(), {});
 }
@@ -363,7 +363,7 @@ TEST_P(Shadow, TablesThatPointToThemselvesDoNotHoldQemu) {
     // Each entry of the root is the root: 2^36 leaves, all of them the root's own page.
     for (std::uint64_t i = 0; i < kEntriesPerTable; i++) {
         on.rig.machine.store64(on.table.root() + i * 8,
-                               on.table.root().value() | vtd::kEntryReadWrite);
+                               on.table.root().value() | driver::kEntryReadWrite);
     }
     if (!on_umbra()) {
         on.rig.machine.set_answer_limit(std::chrono::seconds(3));

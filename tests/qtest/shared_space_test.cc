@@ -84,7 +84,7 @@ TEST_F(SharedSpace, ContainerAlone) {
     EXPECT_EQ(joined(rig.probe.live_mappings()), Mappings{mapping(kIova, kData, 300 * kPageSize)});
     EXPECT_TRUE(rig.second.live_mappings().empty());
     rig.driver.contexts().set(
-        kProbe, {.levels = 4, .domain = kDomain, .type = vtd::TranslationType::pass_through});
+        kProbe, {.levels = 4, .domain = kDomain, .type = driver::TranslationType::pass_through});
     EXPECT_TRUE(rig.driver.submit(Descriptor::context_device(kDomain, kProbe)));
     EXPECT_GT(rig.probe.live_mappings().size(), 0u);
     EXPECT_EQ(rig.probe.store(Iova(kData.value()), 1), DmaResult::ok);
@@ -115,7 +115,7 @@ TEST_F(SharedSpace, TwoContainersOrContainerAndListener) {
             // There and back.
             on.driver.contexts().set(
                 kShared,
-                {.levels = 4, .domain = kDomain, .type = vtd::TranslationType::pass_through});
+                {.levels = 4, .domain = kDomain, .type = driver::TranslationType::pass_through});
             on.submit(Descriptor::context_device(kDomain, kShared));
             EXPECT_EQ(on.first.live_mappings(), on.second.live_mappings());
             EXPECT_EQ(on.second.store(Iova(kData.value()), 1), DmaResult::ok);

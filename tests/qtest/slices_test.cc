@@ -92,7 +92,7 @@ TEST_F(Slices, WaitCompletesAfterTheLastSlice) {
     start(Descriptor::iotlb_domain(kDomain), 7);
     // Registers are read meanwhile, as a driver does that looks for faults while it waits.
     ASSERT_TRUE(comes_true([&] {
-        EXPECT_EQ(driver().read32(vtd::kFaultStatus) & vtd::kQueueError, 0u);
+        EXPECT_EQ(driver().read32(driver::kFaultStatus) & driver::kQueueError, 0u);
         return status() == 7;
     }));
     EXPECT_EQ(mapped(), kPages);
@@ -109,7 +109,7 @@ TEST_F(Slices, TailWrittenMeanwhile) {
         start(Descriptor::iotlb_pages(kDomain, later + i * kPageSize, 0), 2 + i);
     }
     ASSERT_TRUE(comes_true([&] { return status() == 17; }));
-    EXPECT_EQ(driver().read64(vtd::kQueueHead), driver().read64(vtd::kQueueTail));
+    EXPECT_EQ(driver().read64(driver::kQueueHead), driver().read64(driver::kQueueTail));
     EXPECT_EQ(mapped(), kPages + 16);
     expect_verified();
 }
@@ -148,7 +148,7 @@ TEST_F(Slices, ResetMeanwhile) {
     map_all();
     start(Descriptor::iotlb_domain(kDomain), 1);
     machine().system_reset();
-    EXPECT_EQ(driver().read32(vtd::kGlobalStatus), 0u);
+    EXPECT_EQ(driver().read32(driver::kGlobalStatus), 0u);
     ProbeDriver probe(machine(), kProbe, probe_bar(0));
     ModelDriver fresh(machine());
     SecondStage table = fresh.new_table();
@@ -174,9 +174,9 @@ TEST_F(Slices, MachineThatStopsHasNothingLeft) {
 }
 
 TEST_F(Slices, InvalidationByRegisterCompletesAfterTheLastSlice) {
-    ASSERT_TRUE(driver().command(0, vtd::kQueueEnable));
+    ASSERT_TRUE(driver().command(0, driver::kQueueEnable));
     map_all();
-    const std::uint32_t command = vtd::iotlb_register_offset(driver().extended_capability()) + 8;
+    const std::uint32_t command = driver::iotlb_register_offset(driver().extended_capability()) + 8;
     driver().write64(command, kInvalidate | std::uint64_t{2} << 60 | std::uint64_t{kDomain} << 32);
     std::uint64_t after = 0;
     ASSERT_TRUE(comes_true([&] {
@@ -188,9 +188,9 @@ TEST_F(Slices, InvalidationByRegisterCompletesAfterTheLastSlice) {
 }
 
 TEST_F(Slices, TranslationIsOnWhenEverythingIsMapped) {
-    ASSERT_TRUE(driver().command(0, vtd::kTranslationEnable));
+    ASSERT_TRUE(driver().command(0, driver::kTranslationEnable));
     map_all();
-    ASSERT_TRUE(driver().command(vtd::kTranslationEnable));
+    ASSERT_TRUE(driver().command(driver::kTranslationEnable));
     EXPECT_EQ(mapped(), kPages);
     expect_verified();
 }

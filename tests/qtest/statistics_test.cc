@@ -60,8 +60,8 @@ TEST_F(Statistics, InvalidationsAreCountedByKindAndPath) {
     EXPECT_EQ(domain(statistics, kDomain).at("pages-invalidated"), 9);
     EXPECT_EQ(domain(statistics, kOtherDomain).at("domain-invalidations"), 1);
 
-    const std::uint32_t iotlb = vtd::iotlb_register_offset(rig.driver.extended_capability()) + 8;
-    ASSERT_TRUE(rig.driver.command(0, vtd::kQueueEnable));
+    const std::uint32_t iotlb = driver::iotlb_register_offset(rig.driver.extended_capability()) + 8;
+    ASSERT_TRUE(rig.driver.command(0, driver::kQueueEnable));
     rig.driver.write64(iotlb, std::uint64_t{1} << 63 | std::uint64_t{1} << 60);
     EXPECT_EQ(statistics_of(rig.machine).at("invalidations").at("registers").at("iotlb-global"), 1);
 }
@@ -69,7 +69,7 @@ TEST_F(Statistics, InvalidationsAreCountedByKindAndPath) {
 TEST_F(Statistics, FaultsAreCountedByReason) {
     Rig rig(options());
     SecondStage table = rig.driver.new_table();
-    table.map(kIova, kData, Leaf::page_4k, vtd::kEntryRead);
+    table.map(kIova, kData, Leaf::page_4k, driver::kEntryRead);
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
     clear_statistics(rig.machine);

@@ -136,13 +136,13 @@ struct PermissionCase {
 
 TEST_P(Translation, PermissionsOfEveryLevelCount) {
     constexpr std::array<PermissionCase, 7> kCases = {{
-        {vtd::kEntryReadWrite, vtd::kEntryReadWrite, true, true},
-        {vtd::kEntryRead, vtd::kEntryReadWrite, true, false},
-        {vtd::kEntryWrite, vtd::kEntryReadWrite, false, true},
-        {vtd::kEntryReadWrite, vtd::kEntryRead, true, false},
-        {vtd::kEntryReadWrite, vtd::kEntryWrite, false, true},
-        {vtd::kEntryRead, vtd::kEntryWrite, false, false},
-        {0, vtd::kEntryReadWrite, false, false},
+        {driver::kEntryReadWrite, driver::kEntryReadWrite, true, true},
+        {driver::kEntryRead, driver::kEntryReadWrite, true, false},
+        {driver::kEntryWrite, driver::kEntryReadWrite, false, true},
+        {driver::kEntryReadWrite, driver::kEntryRead, true, false},
+        {driver::kEntryReadWrite, driver::kEntryWrite, false, true},
+        {driver::kEntryRead, driver::kEntryWrite, false, false},
+        {0, driver::kEntryReadWrite, false, false},
     }};
     Rig rig(options());
     SecondStage table = rig.driver.new_table();
@@ -157,8 +157,8 @@ TEST_P(Translation, PermissionsOfEveryLevelCount) {
                                                                                    << 12);
             table.map(iova, kData, Leaf::page_4k, param.leaf);
             const Gpa above = table.entry(iova, level);
-            rig.machine.store64(above,
-                                (rig.machine.load64(above) & ~vtd::kEntryReadWrite) | param.above);
+            rig.machine.store64(
+                above, (rig.machine.load64(above) & ~driver::kEntryReadWrite) | param.above);
             rig.machine.store64(kData, 0);
             EXPECT_EQ(rig.probe.load(iova).has_value(), param.read)
                 << "level " << level << " case " << i;
@@ -172,9 +172,9 @@ TEST_P(Translation, PermissionsOfEveryLevelCount) {
 
 TEST_P(Translation, PassThroughIsTheIdentity) {
     Rig rig(options());
-    ASSERT_NE(rig.driver.extended_capability() & vtd::kEcapPassThrough, 0u);
+    ASSERT_NE(rig.driver.extended_capability() & driver::kEcapPassThrough, 0u);
     rig.driver.contexts().set(
-        kProbe, {.levels = 4, .domain = kDomain, .type = vtd::TranslationType::pass_through});
+        kProbe, {.levels = 4, .domain = kDomain, .type = driver::TranslationType::pass_through});
     rig.driver.enable_translation();
 
     EXPECT_EQ(rig.probe.store(Iova(kData.value()), kPattern), DmaResult::ok);

@@ -12,7 +12,6 @@
 #include <string>
 #include <vector>
 
-#include "tests/qtest/guest_tables.h"
 #include "tests/qtest/model_driver.h"
 #include "tests/qtest/probe_driver.h"
 #include "tests/qtest/qtest_machine.h"

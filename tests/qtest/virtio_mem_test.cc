@@ -125,7 +125,7 @@ TEST_P(VirtioMem, TablesAreNotReadWhereNothingIsPlugged) {
     EXPECT_EQ(on.rig.second.store(kIova, 1), DmaResult::fault);
     const std::vector<Fault> faults = on.rig.driver.take_faults();
     ASSERT_EQ(faults.size(), 1u);
-    EXPECT_EQ(faults[0].reason, vtd::Reason::context_invalid);
+    EXPECT_EQ(faults[0].reason, driver::Reason::context_invalid);
 }
 
 TEST_P(VirtioMem, MappingsComeAndGoWithTheBlocks) {

@@ -12,11 +12,12 @@
 
 #include "plugin/vtd/guest_memory.h"
 #include "plugin/vtd/types.h"
+#include "tests/support/driver/memory.h"
 #include "tests/support/journal.h"
 
 namespace umbra::testing {
 
-class FakeGuestMemory : public GuestMemory {
+class FakeGuestMemory : public GuestMemory, public driver::Memory {
   public:
     // `base` and `bytes` are multiples of 4 KiB. `journal` may be null; it gets
     // "memory ADDRESS = VALUE" for every write of 4 bytes through the interface.
@@ -34,6 +35,10 @@ class FakeGuestMemory : public GuestMemory {
         std::memcpy(&value, bytes().subspan(address - base_, sizeof value).data(), sizeof value);
         return value;
     }
+    [[nodiscard]] std::uint64_t load64(Gpa address) const override {
+        return load<std::uint64_t>(address);
+    }
+    void store64(Gpa address, std::uint64_t value) override { store(address, value); }
     [[nodiscard]] Gpa end() const { return base_ + bytes().size(); }
 
     [[nodiscard]] bool read(Gpa address, std::span<std::byte> into) const override {

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "plugin/vtd/second_stage.h"
+#include "tests/support/driver/layout.h"
 #include "tests/support/fake_machine.h"
 
 namespace umbra::testing {
@@ -44,7 +45,7 @@ class GuestTables {
 
     static std::uint64_t leaf(Gpa target, unsigned level, Access access = Access::read_write) {
         return target.value() | static_cast<std::uint64_t>(access) |
-               (level > 1 ? vtd::spec::SecondStageEntry::kPageSize : 0);
+               (level > 1 ? driver::kEntryLeaf : 0);
     }
     static std::uint64_t table(Gpa page, Access access = Access::read_write) {
         return page.value() | static_cast<std::uint64_t>(access);
@@ -55,13 +56,13 @@ class GuestTables {
     std::uint64_t& entry(Iova iova, unsigned level) {
         Gpa page = root_;
         for (unsigned at = levels_; at > level; --at) {
-            std::uint64_t& value = *machine_.memory.entry(page, vtd::level_index(iova, at));
-            if ((value & 3) == 0) {
+            std::uint64_t& value = *machine_.memory.entry(page, driver::table_index(iova, at));
+            if ((value & driver::kEntryReadWrite) == 0) {
                 value = table(allocate());
             }
-            page = Gpa(value & vtd::spec::SecondStageEntry::kAddress);
+            page = Gpa(value & driver::kEntryAddress);
         }
-        return *machine_.memory.entry(page, vtd::level_index(iova, level));
+        return *machine_.memory.entry(page, driver::table_index(iova, level));
     }
 
     void map(Iova iova, Gpa target, Access access = Access::read_write, unsigned level = 1) {
@@ -92,8 +93,8 @@ class GuestTables {
                 }
             }
             path.at(level) = page;
-            const auto value =
-                machine_.memory.read_u64(page + std::uint64_t{vtd::level_index(iova, level)} * 8);
+            const auto value = machine_.memory.read_u64(
+                page + std::uint64_t{driver::table_index(iova, level)} * 8);
             if (!value) {
                 return {};
             }

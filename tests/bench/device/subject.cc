@@ -100,8 +100,7 @@ void Subject::write_pages() {
             const std::size_t end = std::min<std::size_t>(
                 configuration_.pages, i + (kPageSize - slot.offset_in(kPageSize)) / 8);
             for (std::size_t at = i; at < end; at++) {
-                machine_.store64(slot + (at - i) * 8,
-                                 target(at).value() | qtest::vtd::kEntryReadWrite);
+                machine_.store64(slot + (at - i) * 8, target(at).value() | driver::kEntryReadWrite);
             }
             i = end - 1;
         }
@@ -123,7 +122,7 @@ double Subject::ring() {
     const std::uint32_t expected = ++sequence_;
     driver_.enqueue(Descriptor::wait_status(driver_.status_address(), expected));
     const qtest::DoorbellTimes times = probes_.front().ring_doorbell(
-        qtest::vtd::kUnitBase + qtest::vtd::kQueueTail, 8, std::uint64_t{driver_.tail()} * 16, 1);
+        qtest::kUnitBase + driver::kQueueTail, 8, driver_.tail() * Descriptor::kBytes, 1);
     const auto complete = [&] {
         return static_cast<std::uint32_t>(machine_.load64(driver_.status_address())) == expected;
     };

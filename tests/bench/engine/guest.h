@@ -6,36 +6,16 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
-#include <vector>
 
-#include "plugin/vtd/guest_memory.h"
 #include "plugin/vtd/ports.h"
 #include "plugin/vtd/types.h"
 #include "plugin/vtd/unit.h"
+#include "tests/support/driver/context_tables.h"
+#include "tests/support/driver/page_allocator.h"
+#include "tests/support/driver/second_stage.h"
+#include "tests/support/fake_guest_memory.h"
 
 namespace umbra::bench {
-
-class FlatRam : public GuestMemory {
-  public:
-    // `pages` of 4 KiB.
-    explicit FlatRam(std::size_t pages) : quads_(pages * kPageSize / sizeof(std::uint64_t)) {}
-
-    void store(Gpa address, std::uint64_t value) { quads_[address.value() / sizeof value] = value; }
-    [[nodiscard]] std::uint64_t load(Gpa address) const {
-        return quads_[address.value() / sizeof(std::uint64_t)];
-    }
-
-    [[nodiscard]] bool read(Gpa address, std::span<std::byte> into) const override;
-    [[nodiscard]] bool write(Gpa address, std::span<const std::byte> from) override;
-    [[nodiscard]] const std::byte* page_pointer(Gpa page) const override;
-    [[nodiscard]] std::uint64_t generation() const override { return 0; }
-
-  private:
-    [[nodiscard]] bool contains(Gpa address, std::size_t bytes) const;
-
-    std::vector<std::uint64_t> quads_;
-};
 
 class IgnoreMessages : public vtd::MessageSink {
   public:
@@ -48,25 +28,29 @@ class Guest {
     static constexpr SourceId kDevice{0x01, 0x10};
     static constexpr DomainId kDomain{1};
 
-    // `pages` of RAM in 4 KiB, enough for the tables that the benchmark maps.
+    // `pages` of RAM in 4 KiB, enough for the tables that the benchmark maps: std::length_error
+    // from map() otherwise.
     explicit Guest(std::size_t pages = 1024);
 
-    // Maps the page at `iova` to `target` by a leaf of `level` (1 to 3), readable and writable.
-    void map(Iova iova, Gpa target, unsigned level = 1);
+    // Maps the page at `iova` to `target` by a leaf, readable and writable.
+    void map(Iova iova, Gpa target, driver::Leaf leaf = driver::Leaf::page_4k) {
+        table_.map(iova, target, leaf);
+    }
+
+    // A page of zeros that no table uses.
+    [[nodiscard]] Gpa new_page() { return pages_.allocate(); }
 
     [[nodiscard]] vtd::Unit& unit() { return unit_; }
-    [[nodiscard]] FlatRam& ram() { return ram_; }
-    [[nodiscard]] Gpa table() const { return table_; }
-    // A zeroed page for a table.
-    [[nodiscard]] Gpa new_page();
+    [[nodiscard]] testing::FakeGuestMemory& ram() { return ram_; }
+    // The top of the device's table.
+    [[nodiscard]] Gpa table() const { return table_.root(); }
 
   private:
-    static constexpr unsigned kLevels = 4;
-
-    FlatRam ram_;
+    testing::FakeGuestMemory ram_;
+    driver::PageAllocator pages_;
+    driver::SecondStage table_;
+    driver::ContextTables contexts_;
     IgnoreMessages messages_;
-    Gpa next_page_{kPageSize};
-    Gpa table_;
     vtd::Unit unit_;
 };
 

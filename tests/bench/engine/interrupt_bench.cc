@@ -4,28 +4,26 @@
 #include <benchmark/benchmark.h>
 
 #include "plugin/vtd/interrupt_remapping.h"
-#include "plugin/vtd/spec/tables.h"
 #include "tests/bench/engine/guest.h"
+#include "tests/support/driver/interrupt_table.h"
 
 namespace umbra::bench {
 namespace {
 
 void BM_RemapInterrupt(benchmark::State& state) {
-    constexpr std::uint64_t kMessage = 0xfee00010 | 5 << 5;  // remappable, handle 5
-    constexpr std::uint64_t kVector = 0x41;
-    using Entry = vtd::spec::InterruptEntry;
+    constexpr std::uint16_t kHandle = 5;
+    const std::uint64_t message = driver::remappable_address(kHandle);
 
-    FlatRam ram(4);
-    const vtd::InterruptTable table{.address = Gpa(kPageSize), .entries = 256};
-    const Gpa entry = table.address + std::uint64_t{5} * Entry::kBytes;
-    ram.store(entry, kVector << Entry::kVectorShift | Entry::kPresent);
-    ram.store(entry + sizeof(std::uint64_t),
-              Guest::kDevice.value() | std::uint64_t{1} << Entry::kSourceValidationShift);
+    testing::FakeGuestMemory ram(4 * kPageSize);
+    driver::PageAllocator pages(ram, Gpa(kPageSize), ram.end() - 1);
+    driver::InterruptTable entries(ram, pages, 7);
+    entries.set(kHandle, {.vector = 0x41, .source = Guest::kDevice, .source_validation = 1});
+    const vtd::InterruptTable table{.address = entries.address(), .entries = 256};
     const vtd::InterruptRemapper remapper(ram);
     for ([[maybe_unused]] auto _ : state) {
-        benchmark::DoNotOptimize(remapper.remap(table, Guest::kDevice, kMessage, 0));
+        benchmark::DoNotOptimize(remapper.remap(table, Guest::kDevice, message, 0));
     }
-    if (!remapper.remap(table, Guest::kDevice, kMessage, 0).ok) {
+    if (!remapper.remap(table, Guest::kDevice, message, 0).ok) {
         state.SkipWithError("the message was refused");
     }
 }

@@ -13,7 +13,7 @@
 #include "plugin/shadow/planner.h"
 #include "plugin/shadow/ram_map.h"
 #include "plugin/shadow/ram_snapshot.h"
-#include "tests/bench/engine/guest.h"
+#include "tests/support/fake_guest_memory.h"
 
 namespace umbra::bench {
 namespace {
@@ -82,7 +82,7 @@ class Mirrored {
         return *table;
     }
 
-    FlatRam memory_{8192};
+    testing::FakeGuestMemory memory_{8192 * kPageSize};
     shadow::PageArena arena_;
     shadow::TableBudget budget_{.limit = 8192};
     shadow::Mirror mirror_;

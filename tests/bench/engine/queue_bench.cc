@@ -6,49 +6,40 @@
 
 #include <cstdint>
 
-#include "plugin/vtd/spec/registers.h"
 #include "tests/bench/engine/guest.h"
+#include "tests/support/driver/descriptor.h"
+#include "tests/support/driver/layout.h"
 
 namespace umbra::bench {
 namespace {
 
-namespace offset = vtd::spec::offset;
-
-constexpr std::uint64_t kQueueBytes = kPageSize;
-constexpr std::uint64_t kDescriptorBytes = 16;
+using driver::Descriptor;
 
 // A queue of one page, which is switched on.
 class Queue {
   public:
     explicit Queue(Guest& guest)
         : guest_(guest), base_(guest.new_page()), status_(guest.new_page()) {
-        constexpr std::uint32_t kQueueOn = 1u << 26;
-        constexpr std::uint32_t kTranslationOn = 1u << 31;
-        guest_.unit().mmio_write(offset::kInvalidationQueueAddress, base_.value(), 8);
-        guest_.unit().mmio_write(offset::kGlobalCommand, kQueueOn | kTranslationOn, 4);
+        guest_.unit().mmio_write(driver::kQueueAddress, base_.value(), 8);
+        guest_.unit().mmio_write(driver::kGlobalCommand,
+                                 driver::kQueueEnable | driver::kTranslationEnable, 4);
     }
 
-    void add(std::uint64_t low, std::uint64_t high) {
-        guest_.ram().store(base_ + tail_, low);
-        guest_.ram().store(base_ + tail_ + 8, high);
-        tail_ = (tail_ + kDescriptorBytes) % kQueueBytes;
+    void add(const Descriptor& descriptor) {
+        guest_.ram().store(base_ + tail_, descriptor);
+        tail_ = (tail_ + Descriptor::kBytes) % kPageSize;
     }
     // One page of 4 KiB of the guest's domain, with the hint that only leaves changed.
-    void add_page(std::uint64_t iova) {
-        constexpr std::uint64_t kPageSelective = 0x32;
-        constexpr std::uint64_t kLeafOnly = 1u << 6;
-        add(kPageSelective | static_cast<std::uint64_t>(Guest::kDomain) << 16, iova | kLeafOnly);
+    void add_page(Iova iova) {
+        add(Descriptor::iotlb_pages(static_cast<std::uint16_t>(Guest::kDomain), iova, 0, true));
     }
-    void add_wait() {
-        constexpr std::uint64_t kStatusWrite = 0x25;
-        add(kStatusWrite | std::uint64_t{1} << 32, status_.value());
-    }
-    void write_tail() { guest_.unit().mmio_write(offset::kInvalidationQueueTail, tail_, 8); }
+    void add_wait() { add(Descriptor::wait_status(status_, 1)); }
+    void write_tail() { guest_.unit().mmio_write(driver::kQueueTail, tail_, 8); }
 
-    // Clears the status and says whether it had been written.
+    // Clears the status and says whether the status had been written.
     [[nodiscard]] bool take_status() {
-        const bool written = guest_.ram().load(status_) == 1;
-        guest_.ram().store(status_, 0);
+        const bool written = guest_.ram().load64(status_) == 1;
+        guest_.ram().store64(status_, 0);
         return written;
     }
 
@@ -65,7 +56,7 @@ void BM_QueueOfPages(benchmark::State& state) {
     Queue queue(guest);
     for ([[maybe_unused]] auto _ : state) {
         for (std::int64_t page = 0; page < state.range(0); ++page) {
-            queue.add_page(static_cast<std::uint64_t>(page) * kPageSize);
+            queue.add_page(Iova(static_cast<std::uint64_t>(page) * kPageSize));
         }
         queue.add_wait();
         queue.write_tail();

@@ -15,6 +15,7 @@
 #include "plugin/shadow/address_space.h"
 #include "plugin/shadow/compare.h"
 #include "plugin/shadow/manager.h"
+#include "tests/support/driver/layout.h"
 
 namespace umbra {
 namespace {
@@ -127,21 +128,21 @@ class Guest final : public shadow::ContextSource, public shadow::Device {
     void map(std::size_t page) {
         // Fragmented: no two neighbours are contiguous in guest memory.
         const std::size_t place = layout_ == kFragmented ? page * 3 : page;
-        *entry(iova(page)) = (kRam + place * kPageSize).value() | 3;
+        *entry(iova(page)) = (kRam + place * kPageSize).value() | driver::kEntryReadWrite;
     }
     void unmap(std::size_t page) { *entry(iova(page)) = 0; }
 
     [[nodiscard]] std::uint64_t* entry(Iova iova) {
         Gpa table = root_;
         for (unsigned level = 4; level > 1; --level) {
-            std::uint64_t* slot = memory_.entry(table, vtd::level_index(iova, level));
+            std::uint64_t* slot = memory_.entry(table, driver::table_index(iova, level));
             if (*slot == 0) {
-                *slot = take().value() | 3;
+                *slot = take().value() | driver::kEntryReadWrite;
                 ++tables_;
             }
-            table = Gpa(*slot & ~std::uint64_t{0xfff});
+            table = Gpa(*slot & driver::kEntryAddress);
         }
-        return memory_.entry(table, vtd::level_index(iova, 1));
+        return memory_.entry(table, driver::table_index(iova, 1));
     }
 
     [[nodiscard]] shadow::DeviceContext context_of(SourceId) const override {

@@ -32,10 +32,10 @@ class Misses {
     std::uint64_t last_;
 };
 
-void map_pages(Guest& guest, std::uint64_t pages, unsigned level) {
-    const std::uint64_t span = vtd::level_span(level);
+void map_pages(Guest& guest, std::uint64_t pages, driver::Leaf leaf) {
+    const std::uint64_t span = driver::leaf_size(leaf);
     for (std::uint64_t page = 0; page < pages; ++page) {
-        guest.map(kFirst + page * span, kTarget + page * span, level);
+        guest.map(kFirst + page * span, kTarget + page * span, leaf);
     }
 }
 
@@ -52,10 +52,10 @@ void translate_in_turn(benchmark::State& state, Guest& guest, std::uint64_t page
 // Arguments: number of pages in turn, level of their leaves (1: 4 KiB, 2: 2 MiB, 3: 1 GiB).
 void BM_TranslateHit(benchmark::State& state) {
     const auto pages = static_cast<std::uint64_t>(state.range(0));
-    const auto level = static_cast<unsigned>(state.range(1));
+    const auto leaf = static_cast<driver::Leaf>(state.range(1));
     Guest guest;
-    map_pages(guest, pages, level);
-    const std::uint64_t span = vtd::level_span(level);
+    map_pages(guest, pages, leaf);
+    const std::uint64_t span = driver::leaf_size(leaf);
     for (std::uint64_t page = 0; page < pages; ++page) {
         benchmark::DoNotOptimize(
             guest.unit().translate(Guest::kDevice, kFirst + page * span, Access::read));
@@ -79,7 +79,7 @@ BENCHMARK(BM_TranslateHit)
 void BM_TranslateMiss(benchmark::State& state) {
     const auto pages = static_cast<std::uint64_t>(state.range(0));
     Guest guest(pages / kEntriesPerTable + 64);
-    map_pages(guest, pages, 1);
+    map_pages(guest, pages, driver::Leaf::page_4k);
     Misses misses(guest);
     translate_in_turn(state, guest, pages, kPageSize, static_cast<std::uint64_t>(state.range(1)));
     if (misses.take() != static_cast<std::uint64_t>(state.iterations())) {
@@ -99,7 +99,7 @@ void BM_TranslateHitThreads(benchmark::State& state) {
     static std::unique_ptr<Guest> guest;
     if (state.thread_index() == 0) {
         guest = std::make_unique<Guest>();
-        map_pages(*guest, kPages, 1);
+        map_pages(*guest, kPages, driver::Leaf::page_4k);
     }
     std::uint64_t turn = 0;
     for ([[maybe_unused]] auto _ : state) {
@@ -118,7 +118,7 @@ void BM_Walk(benchmark::State& state) {
     Guest guest;
     // Index 0 at level 4, so that the level-3 table is the first table allocated below it.
     guest.map(Iova(0x1234'5000), kTarget);
-    const Gpa level_3(guest.ram().load(guest.table()) & vtd::spec::SecondStageEntry::kAddress);
+    const Gpa level_3(guest.ram().load64(guest.table()) & driver::kEntryAddress);
     const vtd::SecondStage walker(guest.ram(), vtd::EntryFormat(48, false), true);
     const Gpa root = levels == 4 ? guest.table() : level_3;
     for ([[maybe_unused]] auto _ : state) {

@@ -16,11 +16,14 @@ void UnitFixture::build(const UnitProperties& properties) {
     messages.sent.clear();
     queue_slots_ = 0;
     submitted_ = 0;
-    next_page_ = kPagePool;
     for (std::uint64_t offset = 0; offset < kPageSize; offset += 8) {
         memory.store(kRootTable + offset, std::uint64_t{0});
     }
+    tables_.emplace(memory);
 }
+
+UnitFixture::Tables::Tables(FakeGuestMemory& memory)
+    : pages(memory, kPagePool, Gpa(kMemoryBytes - 1)), contexts(memory, pages, kRootTable) {}
 
 void UnitFixture::unmask_fault_event() {
     write32(kFedata, kFaultData);
@@ -37,11 +40,11 @@ void UnitFixture::unmask_completion_event() {
 }
 
 std::uint32_t UnitFixture::record_offset(unsigned index) const {
-    return static_cast<std::uint32_t>((read64(kCap) >> 24 & 0x3ff) * 16) + index * 16;
+    return driver::fault_record_offset(read64(kCap)) + index * driver::kFaultRecordBytes;
 }
 
 unsigned UnitFixture::record_count() const {
-    return static_cast<unsigned>(read64(kCap) >> 40 & 0xff) + 1;
+    return driver::fault_record_count(read64(kCap));
 }
 
 Quads UnitFixture::record(unsigned index) const {
@@ -65,7 +68,7 @@ void UnitFixture::start_queue(unsigned size_field) {
 }
 
 void UnitFixture::put(std::uint64_t slot, Quads descriptor) {
-    memory.store(kQueue + slot * 16, descriptor);
+    memory.store(kQueue + slot * Quads::kBytes, descriptor);
 }
 
 void UnitFixture::submit(const std::vector<Quads>& descriptors) {
@@ -77,55 +80,34 @@ void UnitFixture::submit(const std::vector<Quads>& descriptors) {
 }
 
 Gpa UnitFixture::new_page() {
-    const Gpa page = next_page_;
-    next_page_ = next_page_ + kPageSize;
-    for (std::uint64_t offset = 0; offset < kPageSize; offset += 8) {
-        memory.store(page + offset, std::uint64_t{0});
-    }
-    return page;
+    return tables_->pages.allocate();
 }
 
 void UnitFixture::set_context(std::uint16_t device, std::uint16_t domain, Gpa table,
                               std::uint64_t flags) {
-    const Gpa root = kRootTable + std::uint64_t{16} * (device >> 8);
-    auto contexts = Gpa(memory.load<std::uint64_t>(root) & ~std::uint64_t{0xfff});
-    if (contexts == Gpa()) {
-        contexts = new_page();
-        memory.store(root, contexts.value() | 1);
-    }
-    const Gpa entry = contexts + std::uint64_t{16} * (device & 0xff);
-    memory.store(entry + 8, std::uint64_t{domain} << 8 | 2);
-    memory.store(entry, table.value() | flags | 1);
+    tables_->contexts.set(
+        SourceId(device),
+        {.table = table,
+         .domain = domain,
+         .type = static_cast<driver::TranslationType>(flags >> driver::kContextTypeShift & 3),
+         .fault_processing_disabled = (flags & driver::kContextFaultsDisabled) != 0});
 }
 
 void UnitFixture::clear_context(std::uint16_t device) {
-    const Gpa root = kRootTable + std::uint64_t{16} * (device >> 8);
-    const auto contexts = Gpa(memory.load<std::uint64_t>(root) & ~std::uint64_t{0xfff});
-    ASSERT_NE(contexts, Gpa());
-    memory.store(contexts + std::uint64_t{16} * (device & 0xff), Quads());
+    tables_->contexts.clear(SourceId(device));
 }
 
-Gpa UnitFixture::entry_of(Gpa table, std::uint64_t iova, unsigned level) {
-    for (unsigned above = 4; above > level; --above) {
-        const Gpa entry = table + (iova >> (12 + 9 * (above - 1)) & 0x1ff) * 8;
-        auto value = memory.load<std::uint64_t>(entry);
-        if (value == 0) {
-            value = new_page().value() | 3;
-            memory.store(entry, value);
-        }
-        table = Gpa(value & ~std::uint64_t{0xfff});
-    }
-    return table + (iova >> (12 + 9 * (level - 1)) & 0x1ff) * 8;
+driver::SecondStage UnitFixture::second_stage(Gpa root) {
+    return {memory, tables_->pages, 48, root};
 }
 
 void UnitFixture::map(Gpa table, std::uint64_t iova, std::uint64_t gpa, unsigned level,
                       std::uint64_t access) {
-    const std::uint64_t page_size = level > 1 ? 1u << 7 : 0;
-    memory.store(entry_of(table, iova, level), gpa | access | page_size);
+    second_stage(table).map(Iova(iova), Gpa(gpa), static_cast<driver::Leaf>(level), access);
 }
 
 void UnitFixture::unmap(Gpa table, std::uint64_t iova, unsigned level) {
-    memory.store(entry_of(table, iova, level), std::uint64_t{0});
+    second_stage(table).unmap(Iova(iova), static_cast<driver::Leaf>(level));
 }
 
 void UnitFixture::start_translation() {

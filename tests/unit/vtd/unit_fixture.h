@@ -1,17 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // A unit with fakes around it, and the moves that guest software makes: commands, descriptors,
-// tables. Helpers name registers by their offsets in the specification on purpose, so that a test
-// does not inherit a wrong offset from the code under test.
+// tables. Offsets and bits are those of tests/support/driver, so that a test does not inherit a
+// wrong number from the code under test; their names here are the specification's abbreviations.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "plugin/vtd/unit.h"
+#include "tests/support/driver/context_tables.h"
+#include "tests/support/driver/descriptor.h"
+#include "tests/support/driver/layout.h"
+#include "tests/support/driver/page_allocator.h"
+#include "tests/support/driver/second_stage.h"
 #include "tests/support/fake_guest_memory.h"
 #include "tests/support/fake_message_sink.h"
 #include "tests/support/fake_observer.h"
@@ -25,48 +31,46 @@ using umbra::testing::FakeObserver;
 using umbra::testing::Journal;
 
 // Register offsets.
-inline constexpr std::uint32_t kCap = 0x08;
-inline constexpr std::uint32_t kEcap = 0x10;
-inline constexpr std::uint32_t kGcmd = 0x18;
-inline constexpr std::uint32_t kGsts = 0x1c;
-inline constexpr std::uint32_t kRtaddr = 0x20;
-inline constexpr std::uint32_t kCcmd = 0x28;
-inline constexpr std::uint32_t kFsts = 0x34;
-inline constexpr std::uint32_t kFectl = 0x38;
-inline constexpr std::uint32_t kFedata = 0x3c;
-inline constexpr std::uint32_t kFeaddr = 0x40;
-inline constexpr std::uint32_t kFeuaddr = 0x44;
-inline constexpr std::uint32_t kIqh = 0x80;
-inline constexpr std::uint32_t kIqt = 0x88;
-inline constexpr std::uint32_t kIqa = 0x90;
-inline constexpr std::uint32_t kIcs = 0x9c;
-inline constexpr std::uint32_t kIectl = 0xa0;
-inline constexpr std::uint32_t kIedata = 0xa4;
-inline constexpr std::uint32_t kIeaddr = 0xa8;
-inline constexpr std::uint32_t kIeuaddr = 0xac;
-inline constexpr std::uint32_t kIrta = 0xb8;
+inline constexpr std::uint32_t kCap = driver::kCapability;
+inline constexpr std::uint32_t kEcap = driver::kExtendedCapability;
+inline constexpr std::uint32_t kGcmd = driver::kGlobalCommand;
+inline constexpr std::uint32_t kGsts = driver::kGlobalStatus;
+inline constexpr std::uint32_t kRtaddr = driver::kRootTableAddress;
+inline constexpr std::uint32_t kCcmd = driver::kContextCommand;
+inline constexpr std::uint32_t kFsts = driver::kFaultStatus;
+inline constexpr std::uint32_t kFectl = driver::kFaultEventControl;
+inline constexpr std::uint32_t kFedata = driver::kFaultEventData;
+inline constexpr std::uint32_t kFeaddr = driver::kFaultEventAddress;
+inline constexpr std::uint32_t kFeuaddr = driver::kFaultEventUpperAddress;
+inline constexpr std::uint32_t kIqh = driver::kQueueHead;
+inline constexpr std::uint32_t kIqt = driver::kQueueTail;
+inline constexpr std::uint32_t kIqa = driver::kQueueAddress;
+inline constexpr std::uint32_t kIcs = driver::kCompletionStatus;
+inline constexpr std::uint32_t kIectl = driver::kCompletionEventControl;
+inline constexpr std::uint32_t kIedata = driver::kCompletionEventData;
+inline constexpr std::uint32_t kIeaddr = driver::kCompletionEventAddress;
+inline constexpr std::uint32_t kIeuaddr = driver::kCompletionEventUpperAddress;
+inline constexpr std::uint32_t kIrta = driver::kInterruptTableAddress;
 
 // Bits of GCMD and GSTS.
-inline constexpr std::uint32_t kTe = 1u << 31;
-inline constexpr std::uint32_t kSrtp = 1u << 30;
-inline constexpr std::uint32_t kQie = 1u << 26;
-inline constexpr std::uint32_t kIre = 1u << 25;
-inline constexpr std::uint32_t kSirtp = 1u << 24;
-inline constexpr std::uint32_t kCfi = 1u << 23;
+inline constexpr std::uint32_t kTe = driver::kTranslationEnable;
+inline constexpr std::uint32_t kSrtp = driver::kSetRootTable;
+inline constexpr std::uint32_t kQie = driver::kQueueEnable;
+inline constexpr std::uint32_t kIre = driver::kInterruptRemappingEnable;
+inline constexpr std::uint32_t kSirtp = driver::kSetInterruptTable;
+inline constexpr std::uint32_t kCfi = driver::kCompatibilityInterrupts;
 
 // Bits of FSTS.
-inline constexpr std::uint32_t kPfo = 1u << 0;
-inline constexpr std::uint32_t kPpf = 1u << 1;
-inline constexpr std::uint32_t kIqe = 1u << 4;
+inline constexpr std::uint32_t kPfo = driver::kFaultOverflow;
+inline constexpr std::uint32_t kPpf = driver::kFaultPending;
+inline constexpr std::uint32_t kIqe = driver::kQueueError;
 
 // Bits of FECTL and IECTL.
-inline constexpr std::uint32_t kIm = 1u << 31;
-inline constexpr std::uint32_t kIp = 1u << 30;
+inline constexpr std::uint32_t kIm = driver::kEventMask;
+inline constexpr std::uint32_t kIp = driver::kEventPending;
 
-struct Quads {
-    std::uint64_t low = 0;
-    std::uint64_t high = 0;
-};
+// A descriptor, a table entry or a fault record, in its two halves.
+using Quads = driver::Descriptor;
 
 class UnitFixture : public ::testing::Test {
   protected:
@@ -115,14 +119,18 @@ class UnitFixture : public ::testing::Test {
     [[nodiscard]] std::uint32_t record_offset(unsigned index) const;
     [[nodiscard]] unsigned record_count() const;
     [[nodiscard]] Quads record(unsigned index) const;
-    [[nodiscard]] static bool is_fault(const Quads& record) { return record.high >> 63 != 0; }
+    [[nodiscard]] static bool is_fault(const Quads& record) {
+        return (record.high & driver::kRecordFault) != 0;
+    }
     [[nodiscard]] static unsigned reason(const Quads& record) {
-        return static_cast<unsigned>(record.high >> 32 & 0xff);
+        return driver::record_reason(record.high);
     }
     [[nodiscard]] static unsigned source(const Quads& record) {
-        return static_cast<unsigned>(record.high & 0xffff);
+        return driver::record_source(record.high);
     }
-    void clear_record(unsigned index) { write32(record_offset(index) + 12, 1u << 31); }
+    void clear_record(unsigned index) {
+        write32(record_offset(index) + 12, static_cast<std::uint32_t>(driver::kRecordFault >> 32));
+    }
     void clear_all_faults();
 
     // Switches the queue on, 2^(size_field + 8) descriptors at kQueue.
@@ -134,29 +142,22 @@ class UnitFixture : public ::testing::Test {
     void submit(const std::vector<Quads>& descriptors);
 
     // Descriptors.
-    static Quads context_global() { return {0x1 | 1 << 4, 0}; }
-    static Quads context_domain(std::uint16_t domain) {
-        return {0x1 | 2 << 4 | std::uint64_t{domain} << 16, 0};
-    }
+    static Quads context_global() { return Quads::context_global(); }
+    static Quads context_domain(std::uint16_t domain) { return Quads::context_domain(domain); }
     static Quads context_device(std::uint16_t domain, std::uint16_t source,
-                                std::uint64_t function_mask = 0) {
-        return {0x1 | 3 << 4 | std::uint64_t{domain} << 16 | std::uint64_t{source} << 32 |
-                    function_mask << 48,
-                0};
+                                unsigned function_mask = 0) {
+        return Quads::context_device(domain, SourceId(source), function_mask);
     }
-    static Quads iotlb_global() { return {0x2 | 1 << 4, 0}; }
-    static Quads iotlb_domain(std::uint16_t domain) {
-        return {0x2 | 2 << 4 | std::uint64_t{domain} << 16, 0};
-    }
+    static Quads iotlb_global() { return Quads::iotlb_global(); }
+    static Quads iotlb_domain(std::uint16_t domain) { return Quads::iotlb_domain(domain); }
     static Quads iotlb_pages(std::uint16_t domain, std::uint64_t address, unsigned mask = 0,
                              bool leaf_only = false) {
-        return {0x2 | 3 << 4 | std::uint64_t{domain} << 16,
-                address | std::uint64_t{leaf_only} << 6 | mask};
+        return Quads::iotlb_pages(domain, Iova(address), mask, leaf_only);
     }
     static Quads wait_status(Gpa address, std::uint32_t data) {
-        return {0x5 | 1 << 5 | std::uint64_t{data} << 32, address.value()};
+        return Quads::wait_status(address, data);
     }
-    static Quads wait_interrupt() { return {0x5 | 1 << 4, 0}; }
+    static Quads wait_interrupt() { return Quads::wait_interrupt(); }
 
     // Tables. Each call takes pages of a pool that starts empty with build().
     Gpa new_page();
@@ -181,12 +182,17 @@ class UnitFixture : public ::testing::Test {
     std::unique_ptr<Unit> unit;
 
   private:
-    // Address of the entry of `level` for `iova`, tables in between made as needed.
-    Gpa entry_of(Gpa table, std::uint64_t iova, unsigned level);
+    // What the guest has built since build().
+    struct Tables {
+        explicit Tables(FakeGuestMemory& memory);
+        driver::PageAllocator pages;
+        driver::ContextTables contexts;
+    };
+    [[nodiscard]] driver::SecondStage second_stage(Gpa root);
 
     std::uint64_t queue_slots_ = 0;
     std::uint64_t submitted_ = 0;
-    Gpa next_page_;
+    std::optional<Tables> tables_;
 };
 
 }  // namespace umbra::vtd::testing
