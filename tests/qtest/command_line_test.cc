@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // What QEMU says, and with which exit status, when it is started in a way that cannot work.
+#include "tests/qtest/environment.h"
 #include "tests/qtest/viommu_test.h"
 
 namespace umbra::qtest {

@@ -9,7 +9,6 @@
 #include <array>
 #include <atomic>
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <sstream>
@@ -18,52 +17,6 @@
 namespace umbra::qtest {
 
 namespace {
-
-// Far from what any step takes, so that a slow machine does not fail.
-constexpr std::chrono::seconds kRefusalLimit{30};
-
-std::string environment_variable(const char* name, const char* otherwise) {
-    const char* value = std::getenv(name);
-    return value != nullptr ? value : otherwise;
-}
-
-std::vector<std::string> split(const std::string& text, char separator) {
-    std::vector<std::string> parts;
-    std::istringstream stream(text);
-    for (std::string part; std::getline(stream, part, separator);) {
-        if (!part.empty()) {
-            parts.push_back(part);
-        }
-    }
-    return parts;
-}
-
-std::string viommu_device(const MachineOptions& options) {
-    std::string device(type_name(options.viommu));
-    device += ",id=viommu,caching-mode=on";
-    device += ",aw-bits=" + std::to_string(options.address_width);
-    device += options.interrupt_remapping ? ",intremap=on" : ",intremap=off";
-    return device + options.viommu_properties;
-}
-
-std::vector<std::string> base_arguments() {
-    const Environment& environment = Environment::get();
-    std::vector<std::string> arguments = {environment.qemu};
-    for (const std::string& folder : environment.data_folders) {
-        arguments.insert(arguments.end(), {"-L", folder});
-    }
-    arguments.insert(arguments.end(), {"-nodefaults", "-display", "none", "-vga", "none",
-                                       "-no-user-config", "-accel", "qtest"});
-    return arguments;
-}
-
-void append_devices(std::vector<std::string>& arguments, const MachineOptions& options) {
-    arguments.insert(arguments.end(), {"-plugin", "file=" + Environment::get().plugin});
-    if (options.viommu != Viommu::none) {
-        arguments.insert(arguments.end(), {"-device", viommu_device(options)});
-    }
-    arguments.insert(arguments.end(), options.arguments.begin(), options.arguments.end());
-}
 
 std::string hexadecimal(std::uint64_t value) {
     std::ostringstream text;
@@ -92,60 +45,6 @@ std::span<std::byte> map_shared(const FileDescriptor& file, std::size_t size) {
 }
 
 }  // namespace
-
-const Environment& Environment::get() {
-    static const Environment environment = [] {
-        Environment found;
-        found.qemu = environment_variable("UMBRA_QEMU_BIN", UMBRA_DEFAULT_QEMU_BIN);
-        found.plugin = environment_variable("UMBRA_PLUGIN", UMBRA_DEFAULT_PLUGIN);
-        found.data_folders =
-            split(environment_variable("UMBRA_QEMU_DATA", UMBRA_DEFAULT_QEMU_DATA), ':');
-        return found;
-    }();
-    return environment;
-}
-
-std::string Environment::problem() const {
-    if (qemu.empty() || ::access(qemu.c_str(), X_OK) != 0) {
-        return "no QEMU: UMBRA_QEMU_BIN names no qemu-system-x86_64 (\"" + qemu + "\")";
-    }
-    if (plugin.empty() || ::access(plugin.c_str(), R_OK) != 0) {
-        return "no plugin: UMBRA_PLUGIN names no umbra.so (\"" + plugin + "\")";
-    }
-    return {};
-}
-
-std::string_view type_name(Viommu viommu) {
-    switch (viommu) {
-        case Viommu::intel:
-            return "intel-iommu";
-        case Viommu::umbra:
-            return "umbra-viommu";
-        case Viommu::none:
-            break;
-    }
-    return "";
-}
-
-void PrintTo(Viommu viommu, std::ostream* stream) {
-    *stream << type_name(viommu);
-}
-
-Refusal run_refused(const std::vector<std::string>& arguments) {
-    std::vector<std::string> words = base_arguments();
-    words.insert(words.end(), arguments.begin(), arguments.end());
-    ChildProcess child(words, {});
-    Refusal refusal;
-    refusal.status = child.wait_exit(kRefusalLimit);
-    refusal.output = child.output();
-    return refusal;
-}
-
-Refusal run_refused(const MachineOptions& options) {
-    std::vector<std::string> more = {"-M", options.machine};
-    append_devices(more, options);
-    return run_refused(more);
-}
 
 QtestMachine::QtestMachine(const MachineOptions& options)
     : options_(options), ram_file_(memory_file("guest-ram")) {

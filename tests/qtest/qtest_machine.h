@@ -10,8 +10,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <optional>
-#include <ostream>
 #include <span>
 #include <string>
 #include <string_view>
@@ -20,6 +18,7 @@
 #include "plugin/vtd/types.h"
 #include "tests/qtest/child_process.h"
 #include "tests/qtest/line_socket.h"
+#include "tests/qtest/machine_options.h"
 #include "tests/support/driver/memory.h"
 
 namespace umbra::qtest {
@@ -29,45 +28,6 @@ using Json = nlohmann::json;
 
 // The QOM path of the vIOMMU of every QtestMachine that has one.
 inline constexpr std::string_view kViommuPath = "/machine/peripheral/viommu";
-
-// What the tests run on: UMBRA_QEMU_BIN (a qemu-system-x86_64), UMBRA_PLUGIN (umbra.so) and
-// UMBRA_QEMU_DATA (firmware folders, separated by colons), from the environment or else as this was
-// configured.
-struct Environment {
-    std::string qemu;
-    std::string plugin;
-    std::vector<std::string> data_folders;
-
-    static const Environment& get();
-    // Empty if everything is there; else a sentence that says what is missing.
-    [[nodiscard]] std::string problem() const;
-};
-
-enum class Viommu { none, intel, umbra };
-
-// The name of the QOM type; empty for none.
-[[nodiscard]] std::string_view type_name(Viommu viommu);
-// For GoogleTest.
-void PrintTo(Viommu viommu, std::ostream* stream);
-
-struct MachineOptions {
-    Viommu viommu = Viommu::umbra;
-    unsigned address_width = 48;
-    bool interrupt_remapping = true;
-    std::string viommu_properties{};  // more of them, each with a comma before it
-    std::string machine = "q35";
-    unsigned memory_mib = 512;
-    unsigned cpus = 1;
-    std::vector<std::string> arguments{};  // after the vIOMMU, one word each
-};
-
-// QEMU that is expected to refuse its command line. The exit status is nullopt if it did not exit.
-struct Refusal {
-    std::optional<int> status;
-    std::string output;
-};
-[[nodiscard]] Refusal run_refused(const MachineOptions& options);
-[[nodiscard]] Refusal run_refused(const std::vector<std::string>& arguments);
 
 // The QMP command that sets a property of an object, by its QOM path. `value` is JSON text.
 [[nodiscard]] std::string qom_set(std::string_view object, std::string_view name,

@@ -4,13 +4,13 @@
 // for all of them: a VFIO device, whose container it fills itself, and others that listen to its
 // notifications. Probes stand for all of them.
 #include "plugin/probe/registers.h"
+#include "tests/qtest/pci_bridge.h"
 #include "tests/qtest/viommu_test.h"
 
 namespace umbra::qtest {
 namespace {
 
 constexpr Iova kIova(0x4000'0000);
-constexpr SourceId kBridge(0, 8 << 3);
 constexpr SourceId kShared(1, 0);
 
 constexpr const char* kContainer = ",listen=on,container=on";
@@ -30,8 +30,8 @@ class SharedSpace : public QemuTest {
         Pair(const std::string& first_properties, const std::string& second_properties)
             : machine(options(first_properties, second_properties)),
               driver(machine),
-              first(machine, SourceId(1, 1 << 3), 0xe100'0000),
-              second(machine, SourceId(1, 2 << 3), 0xe100'2000),
+              first(machine, SourceId(1, 1 << 3), kBridgeWindow),
+              second(machine, SourceId(1, 2 << 3), kBridgeWindow + 0x2000),
               table(driver.new_table()) {
             driver.attach(kShared, table, kDomain);
             driver.enable_translation();
@@ -52,9 +52,9 @@ class SharedSpace : public QemuTest {
 
         struct BridgedMachine : QtestMachine {
             explicit BridgedMachine(const MachineOptions& options) : QtestMachine(options) {
-                config_write32(kBridge, 0x18, 0x0001'0100);
-                config_write32(kBridge, 0x20, 0xe100'e100);
-                config_write16(kBridge, 0x04, 0x6);
+                PciBridge bridge(*this, kBridge);
+                bridge.set_buses(1, 1);
+                bridge.open_window();
             }
         };
         BridgedMachine machine;
@@ -166,7 +166,7 @@ TEST_F(SharedSpace, ContainerComesToAListener) {
     on.machine.qmp_ok(
         R"({"execute": "device_add", "arguments": {"driver": "umbra-probe", "id": "late",)"
         R"( "bus": "bridge", "addr": "3", "listen": true, "container": true}})");
-    ProbeDriver late(on.machine, SourceId(1, 3 << 3), 0xe100'4000);
+    ProbeDriver late(on.machine, SourceId(1, 3 << 3), kBridgeWindow + 0x4000);
     EXPECT_EQ(joined(late.live_mappings()), all);
     // First told by its notifiers, then filled as a container.
     EXPECT_EQ(late.get(UMBRA_PROBE_REFUSED_OVERLAP), 0u);
@@ -188,16 +188,16 @@ TEST_F(SharedSpace, AllGoWithTheBridge) {
                                "-device", std::string("umbra-probe,bus=bridge,addr=1") + kContainer,
                                "-device", std::string("umbra-probe,bus=bridge,addr=2") + second};
         Rig rig(with_port, kListener);
-        rig.machine.config_write32(kBridge, 0x18, 0x0002'0100);
-        rig.machine.config_write32(SourceId(1, 0), 0x18, 0x0002'0201);
+        PciBridge port(rig.machine, kBridge);
+        port.set_buses(1, 2);
+        PciBridge(rig.machine, SourceId(1, 0)).set_buses(2, 2);
         SecondStage table = rig.driver.new_table();
         table.map_pages(kIova, kData, 8);
         rig.driver.attach(SourceId(2, 0), table, kDomain);
         rig.driver.attach(kProbe, table, kDomain);
         rig.driver.enable_translation();
         rig.machine.qmp_ok(R"({"execute": "device_del", "arguments": {"id": "bridge"}})");
-        const unsigned slot_control = rig.machine.find_capability(kBridge, 0x10) + 0x18;
-        rig.machine.config_write16(kBridge, slot_control, 0x0700);
+        port.switch_slot_off();
         ASSERT_EQ(rig.machine.config_read32(SourceId(1, 0), 0), 0xffff'ffffu);
         rig.machine.finish_unplugging();
         table.unmap_pages(kIova, 4);

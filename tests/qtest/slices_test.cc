@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "plugin/probe/registers.h"
+#include "tests/qtest/pci_bridge.h"
 #include "tests/qtest/viommu_test.h"
 
 namespace umbra::qtest {
@@ -195,23 +196,21 @@ TEST_F(Slices, TranslationIsOnWhenEverythingIsMapped) {
     expect_verified();
 }
 
+class SharedBridge : public QemuTest {};
+
 // Both are behind one conventional bridge, so the unit cannot tell them apart, and one is told of
 // what is mapped while work for the other is left over.
-TEST(SharedBridge, ListenerThatComesMeanwhileTakesNothingFromTheOther) {
-    if (const std::string problem = Environment::get().problem(); !problem.empty()) {
-        GTEST_SKIP() << problem;
-    }
+TEST_F(SharedBridge, ListenerThatComesMeanwhileTakesNothingFromTheOther) {
     MachineOptions options = short_slices();
     options.arguments = {"-device", "pcie-pci-bridge,id=bridge,addr=8",
                          "-device", "umbra-probe,bus=bridge,addr=1,listen=on",
                          "-device", "umbra-probe,bus=bridge,addr=2,listen=on"};
     Rig rig(options);
-    constexpr SourceId kBridge(0, 8 << 3);
-    rig.machine.config_write32(kBridge, 0x18, 0x0001'0100);
-    rig.machine.config_write32(kBridge, 0x20, 0xe100'e100);
-    rig.machine.config_write16(kBridge, 0x04, 0x6);
-    ProbeDriver first(rig.machine, SourceId(1, 1 << 3), 0xe100'0000);
-    ProbeDriver second(rig.machine, SourceId(1, 2 << 3), 0xe100'2000);
+    PciBridge bridge(rig.machine, kBridge);
+    bridge.set_buses(1, 1);
+    bridge.open_window();
+    ProbeDriver first(rig.machine, SourceId(1, 1 << 3), kBridgeWindow);
+    ProbeDriver second(rig.machine, SourceId(1, 2 << 3), kBridgeWindow + 0x2000);
     SecondStage table = rig.driver.new_table();
     rig.driver.attach(SourceId(1, 0), table, kDomain);
     rig.driver.enable_translation();

@@ -3,6 +3,7 @@
 // DMA by a device through the unit: where it lands, and what it may do there.
 #include <cstring>
 
+#include "tests/qtest/pci_bridge.h"
 #include "tests/qtest/viommu_test.h"
 
 namespace umbra::qtest {
@@ -221,15 +222,13 @@ TEST_P(Translation, MultifunctionAndBridgedFunctionsUseTheirOwnSourceId) {
                              "-device", "pcie-root-port,id=root-port,chassis=1,addr=8",
                              "-device", "umbra-probe,bus=root-port,addr=0"};
     Rig rig(with_bridge);
-    // Bus numbers as firmware would give them, and the bridge's memory window over its probe.
-    constexpr SourceId kBridge(0, 8 << 3);
     constexpr SourceId kBehind(1, 0);
-    rig.machine.config_write32(kBridge, 0x18, 0x0001'0100);
-    rig.machine.config_write32(kBridge, 0x20, 0xe100'e100);
-    rig.machine.config_write16(kBridge, 0x04, 0x6);
+    PciBridge bridge(rig.machine, kBridge);
+    bridge.set_buses(1, 1);
+    bridge.open_window();
 
     ProbeDriver function3(rig.machine, SourceId(0, 7 << 3 | 3), probe_bar(2));
-    ProbeDriver behind(rig.machine, kBehind, 0xe100'0000);
+    ProbeDriver behind(rig.machine, kBehind, kBridgeWindow);
     SecondStage table = rig.driver.new_table();
     const Iova iova(0x4000'0000);
     table.map(iova, kData);

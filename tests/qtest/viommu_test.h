@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/qtest/environment.h"
 #include "tests/qtest/model_driver.h"
 #include "tests/qtest/probe_driver.h"
 #include "tests/qtest/qtest_machine.h"

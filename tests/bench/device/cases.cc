@@ -10,7 +10,7 @@ namespace umbra::bench {
 
 namespace {
 
-using qtest::Leaf;
+using driver::Leaf;
 
 Case map_case(const char* name, std::size_t count, bool many_devices) {
     return {name, 3, many_devices, false,

@@ -18,6 +18,7 @@
 #include "tests/bench/device/options.h"
 #include "tests/bench/device/report.h"
 #include "tests/bench/device/subject.h"
+#include "tests/qtest/environment.h"
 
 namespace umbra::bench {
 namespace {

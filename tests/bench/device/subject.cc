@@ -6,20 +6,20 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
-#include <cstring>
 #include <numeric>
 #include <random>
 #include <sstream>
 #include <stdexcept>
 
 #include "plugin/probe/registers.h"
+#include "tests/support/driver/layout.h"
 
 namespace umbra::bench {
 
 namespace {
 
-using qtest::Descriptor;
-using qtest::Leaf;
+using driver::Descriptor;
+using driver::Leaf;
 
 // 2 GiB of RAM below 4 GiB, and 1 GiB above. Little of it is ever touched.
 constexpr unsigned kMemoryMib = 3072;
@@ -74,18 +74,18 @@ Subject::Subject(qtest::Viommu viommu, const Configuration& configuration)
         domains_.push_back({static_cast<std::uint16_t>(i + 1), driver_.new_table()});
     }
     for (unsigned i = 0; i < configuration_.devices; i++) {
-        probes_.emplace_back(machine_, function(i), qtest::probe_bar(i));
+        listeners_.add({machine_, function(i), qtest::probe_bar(i)});
         const Domain& domain = domains_.at(i % domains);
         driver_.attach(function(i), domain.table, domain.id);
     }
     driver_.enable_translation();
-    clear_traffic();
+    listeners_.clear_traffic();
     anonymous_before_ = machine_.anonymous_bytes();
     write_pages();
     driver_.enqueue(Descriptor::iotlb_global());
     ring();
-    check("mapping the pages", traffic(), configuration_.pages * kPageSize, 0,
-          configuration_.devices);
+    check("mapping the pages", listeners_.traffic(),
+          {.mapped = configuration_.pages * kPageSize, .devices = configuration_.devices});
 }
 
 Gpa Subject::target(std::size_t page) const {
@@ -121,7 +121,7 @@ void Subject::clear_pages() {
 double Subject::ring() {
     const std::uint32_t expected = ++sequence_;
     driver_.enqueue(Descriptor::wait_status(driver_.status_address(), expected));
-    const qtest::DoorbellTimes times = probes_.front().ring_doorbell(
+    const qtest::DoorbellTimes times = listeners_.front().ring_doorbell(
         qtest::kUnitBase + driver::kQueueTail, 8, driver_.tail() * Descriptor::kBytes, 1);
     const auto complete = [&] {
         return static_cast<std::uint32_t>(machine_.load64(driver_.status_address())) == expected;
@@ -142,52 +142,19 @@ double Subject::ring() {
     return static_cast<double>(now.count()) - static_cast<double>(times.start_ns);
 }
 
-Subject::Traffic Subject::traffic() {
-    Traffic sum;
-    for (qtest::ProbeDriver& probe : probes_) {
-        sum.calls += probe.get(UMBRA_PROBE_LISTEN_MAPS) + probe.get(UMBRA_PROBE_LISTEN_UNMAPS);
-        sum.mapped += probe.get(UMBRA_PROBE_LISTEN_MAPPED_BYTES);
-        sum.unmapped += probe.get(UMBRA_PROBE_LISTEN_UNMAPPED_BYTES);
-    }
-    return sum;
-}
-
-void Subject::clear_traffic() {
-    for (qtest::ProbeDriver& probe : probes_) {
-        probe.clear_counters();
-    }
-}
-
-void Subject::check(const char* operation, const Traffic& actual, std::uint64_t mapped,
-                    std::uint64_t unmapped, unsigned devices, std::uint64_t holes) const {
-    // A mapper may take a larger mapping apart to remove a piece of it, and so unmap and map more
-    // than changed; but what is mapped in the end differs by what changed.
-    // An unmap may span holes, which count as unmapped bytes too.
-    const std::uint64_t most = unmapped == 0 ? 0 : holes;
-    const std::uint64_t taken = actual.unmapped - (actual.mapped - mapped * devices);
-    const bool net = taken >= unmapped * devices && taken <= (unmapped + most) * devices;
-    if (!net || actual.mapped < mapped * devices || actual.unmapped < unmapped * devices) {
-        throw std::runtime_error(std::string(operation) + ": the listeners were told of " +
-                                 std::to_string(actual.mapped) + " bytes mapped and " +
-                                 std::to_string(actual.unmapped) + " unmapped instead of " +
-                                 std::to_string(mapped * devices) + " and " +
-                                 std::to_string(unmapped * devices));
-    }
-}
-
 unsigned Subject::devices_of_first_domain() const {
     return configuration_.sharing == Sharing::one_domain ? configuration_.devices : 1;
 }
 
 Measurement Subject::unchanged(const Descriptor& descriptor, unsigned repetitions) {
     Measurement result;
-    clear_traffic();
+    listeners_.clear_traffic();
     for (unsigned i = 0; i < repetitions; i++) {
         driver_.enqueue(descriptor);
         result.times.push_back(ring());
     }
-    const Traffic seen = traffic();
-    check("an invalidation without a change", seen, 0, 0, configuration_.devices);
+    const Traffic seen = listeners_.traffic();
+    check("an invalidation without a change", seen, {.devices = configuration_.devices});
     result.calls = static_cast<double>(seen.calls) / repetitions;
     return result;
 }
@@ -212,14 +179,15 @@ Measurement Subject::unmap_scattered(unsigned repetitions) {
         for (std::size_t k = 0; k < count; k++) {
             picked.push_back(k * part + random_() % part);
         }
-        clear_traffic();
+        listeners_.clear_traffic();
         for (const std::size_t page : picked) {
             domain.table.unmap(kStanding + page * kPageSize);
         }
         driver_.enqueue(Descriptor::iotlb_domain(domain.id));
         result.times.push_back(ring());
-        const Traffic seen = traffic();
-        check("scattered unmaps", seen, 0, count * kPageSize, devices_of_first_domain());
+        const Traffic seen = listeners_.traffic();
+        check("scattered unmaps", seen,
+              {.unmapped = count * kPageSize, .devices = devices_of_first_domain()});
         calls += seen.calls;
 
         for (const std::size_t page : picked) {
@@ -239,13 +207,13 @@ Measurement Subject::map_all(unsigned repetitions) {
         clear_pages();
         driver_.enqueue(Descriptor::iotlb_global());
         ring();
-        clear_traffic();
+        listeners_.clear_traffic();
         write_pages();
         driver_.enqueue(Descriptor::iotlb_domain(domains_.front().id));
         result.times.push_back(ring());
-        const Traffic seen = traffic();
-        check("mapping everything", seen, configuration_.pages * kPageSize, 0,
-              devices_of_first_domain());
+        const Traffic seen = listeners_.traffic();
+        check("mapping everything", seen,
+              {.mapped = configuration_.pages * kPageSize, .devices = devices_of_first_domain()});
         calls += seen.calls;
         driver_.enqueue(Descriptor::iotlb_global());
         ring();
@@ -259,12 +227,12 @@ Measurement Subject::unmap_all(unsigned repetitions) {
     std::uint64_t calls = 0;
     for (unsigned i = 0; i < repetitions; i++) {
         clear_pages();
-        clear_traffic();
+        listeners_.clear_traffic();
         driver_.enqueue(Descriptor::iotlb_domain(domains_.front().id));
         result.times.push_back(ring());
-        const Traffic seen = traffic();
-        check("unmapping everything", seen, 0, configuration_.pages * kPageSize,
-              devices_of_first_domain());
+        const Traffic seen = listeners_.traffic();
+        check("unmapping everything", seen,
+              {.unmapped = configuration_.pages * kPageSize, .devices = devices_of_first_domain()});
         calls += seen.calls;
         write_pages();
         driver_.enqueue(Descriptor::iotlb_global());
@@ -286,7 +254,7 @@ Measurement Subject::batches(Leaf leaf, std::size_t count, bool timing_maps, uns
     std::uint64_t calls = 0;
 
     const auto apply = [&](bool map) {
-        clear_traffic();
+        listeners_.clear_traffic();
         for (std::size_t step = 0; step < steps; step++) {
             // With a gap to the next, unless asked otherwise.
             const Iova iova = kMoving + step * step_bytes * (adjacent ? 1 : 2);
@@ -304,10 +272,13 @@ Measurement Subject::batches(Leaf leaf, std::size_t count, bool timing_maps, uns
             driver_.enqueue(Descriptor::iotlb_pages(domain.id, iova, address_mask));
         }
         const double time = ring() / static_cast<double>(steps);
-        const Traffic seen = traffic();
-        check("a batch of page-selective invalidations", seen, map ? steps * step_bytes : 0,
-              map ? 0 : steps * step_bytes, devices_of_first_domain(),
-              adjacent ? 0 : steps * step_bytes);
+        const Traffic seen = listeners_.traffic();
+        const std::uint64_t bytes = steps * step_bytes;
+        check("a batch of page-selective invalidations", seen,
+              {.mapped = map ? bytes : 0,
+               .unmapped = map ? 0 : bytes,
+               .devices = devices_of_first_domain(),
+               .holes = adjacent ? 0 : bytes});
         if (map == timing_maps) {
             result.times.push_back(time);
             calls += seen.calls;
@@ -352,7 +323,7 @@ Measurement Subject::unmap_large(Leaf leaf, unsigned repetitions) {
 Floor Subject::floor() {
     Floor result;
     result.doorbell = ring();
-    qtest::ProbeDriver& probe = probes_.front();
+    qtest::ProbeDriver& probe = listeners_.front();
     probe.set(UMBRA_PROBE_REHEARSE, kRehearsed);
     result.notification = static_cast<double>(probe.get(UMBRA_PROBE_REHEARSE_NS)) / kRehearsed;
     return result;
@@ -374,30 +345,14 @@ Memory Subject::memory() {
 }
 
 double Subject::compare_tables() {
-    const auto page = [this](std::size_t i) {
-        return machine_.ram().subspan(leaf_tables_[i].value(), kPageSize).data();
-    };
-    if (leaf_tables_.empty()) {
-        qtest::SecondStage& table = domains_.front().table;
+    if (!table_copies_) {
+        std::vector<Gpa> tables;
         for (std::size_t i = 0; i < configuration_.pages; i += kEntriesPerTable) {
-            leaf_tables_.push_back(table.entry(kStanding + i * kPageSize, 1));
+            tables.push_back(domains_.front().table.entry(kStanding + i * kPageSize, 1));
         }
-        leaf_table_copies_.resize(leaf_tables_.size() * kPageSize);
-        for (std::size_t i = 0; i < leaf_tables_.size(); i++) {
-            std::memcpy(leaf_table_copies_.data() + i * kPageSize, page(i), kPageSize);
-        }
+        table_copies_.emplace(machine_, std::move(tables));
     }
-    const auto start = std::chrono::steady_clock::now();
-    std::size_t differences = 0;
-    for (std::size_t i = 0; i < leaf_tables_.size(); i++) {
-        const std::byte* copy = leaf_table_copies_.data() + i * kPageSize;
-        differences += std::memcmp(copy, page(i), kPageSize) != 0;
-    }
-    const auto end = std::chrono::steady_clock::now();
-    if (differences != 0) {
-        throw std::runtime_error("a case left the tables other than they were");
-    }
-    return std::chrono::duration<double, std::nano>(end - start).count();
+    return table_copies_->compare();
 }
 
 std::string Subject::qemu_version() {

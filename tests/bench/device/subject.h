@@ -7,14 +7,17 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "tests/bench/device/listeners.h"
+#include "tests/bench/device/table_copies.h"
 #include "tests/qtest/model_driver.h"
-#include "tests/qtest/probe_driver.h"
 #include "tests/qtest/qtest_machine.h"
+#include "tests/support/driver/descriptor.h"
+#include "tests/support/driver/second_stage.h"
 
 namespace umbra::bench {
 
@@ -76,8 +79,8 @@ class Subject {
     [[nodiscard]] Measurement map_alone(unsigned repetitions);
     [[nodiscard]] Measurement unmap_alone(unsigned repetitions);
     // One leaf of 2 MiB or 1 GiB and a PSI for it, likewise.
-    [[nodiscard]] Measurement map_large(qtest::Leaf leaf, unsigned repetitions);
-    [[nodiscard]] Measurement unmap_large(qtest::Leaf leaf, unsigned repetitions);
+    [[nodiscard]] Measurement map_large(driver::Leaf leaf, unsigned repetitions);
+    [[nodiscard]] Measurement unmap_large(driver::Leaf leaf, unsigned repetitions);
 
     [[nodiscard]] Floor floor();
     [[nodiscard]] Memory memory();
@@ -92,12 +95,7 @@ class Subject {
   private:
     struct Domain {
         std::uint16_t id = 0;
-        qtest::SecondStage table;
-    };
-    struct Traffic {
-        std::uint64_t calls = 0;
-        std::uint64_t mapped = 0;    // bytes
-        std::uint64_t unmapped = 0;  // bytes
+        driver::SecondStage table;
     };
 
     [[nodiscard]] Gpa target(std::size_t page) const;
@@ -105,27 +103,20 @@ class Subject {
     void clear_pages();
     // Enqueues a wait behind what is in the queue, rings, and returns the ns until its status.
     double ring();
-    [[nodiscard]] Traffic traffic();
-    void clear_traffic();
-    // Throws unless `actual` says that each of `devices` was told of these bytes; up to `holes`
-    // bytes in between may have been unmapped with them.
-    void check(const char* operation, const Traffic& actual, std::uint64_t mapped,
-               std::uint64_t unmapped, unsigned devices, std::uint64_t holes = 0) const;
     [[nodiscard]] unsigned devices_of_first_domain() const;
-    [[nodiscard]] Measurement unchanged(const qtest::Descriptor& descriptor, unsigned repetitions);
+    [[nodiscard]] Measurement unchanged(const driver::Descriptor& descriptor, unsigned repetitions);
     // What else is in the doorbell: PSIs with gaps between, side by side, or none.
     enum class Batch { spread, adjacent, alone };
     // Batches of one kind of change, timed when `timing_maps` says so.
-    [[nodiscard]] Measurement batches(qtest::Leaf leaf, std::size_t count, bool timing_maps,
+    [[nodiscard]] Measurement batches(driver::Leaf leaf, std::size_t count, bool timing_maps,
                                       unsigned repetitions, Batch batch = Batch::spread);
 
     Configuration configuration_;
-    std::mt19937 random_{2};        // which pages scattered unmaps take
-    std::vector<Gpa> leaf_tables_;  // of the first domain, once they are compared
-    std::vector<std::byte> leaf_table_copies_;
+    std::mt19937 random_{2};                   // which pages scattered unmaps take
+    std::optional<TableCopies> table_copies_;  // of the first domain, once they are compared
     qtest::QtestMachine machine_;
     qtest::ModelDriver driver_;
-    std::vector<qtest::ProbeDriver> probes_;
+    Listeners listeners_;
     std::vector<Domain> domains_;
     std::vector<std::uint32_t> order_;      // of target pages, for Layout::fragmented
     std::uint32_t sequence_ = 0x8000'0000;  // of waits; away from the driver's own

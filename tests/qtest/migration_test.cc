@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// Migration and snapshots of a machine: what must survive them.
+#include <unistd.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <system_error>
+#include <thread>
+
+#include "tests/qtest/register_values.h"
+#include "tests/qtest/viommu_test.h"
+
+namespace umbra::qtest {
+namespace {
+
+constexpr Iova kIova(0x8000'0000);
+
+class Migration : public ViommuTest {};
+UMBRA_ON_EACH_VIOMMU(Migration);
+
+// A file that is gone when the test ends.
+class TemporaryFile {
+  public:
+    TemporaryFile()
+        : path_(std::filesystem::temp_directory_path() /
+                ("umbra-qtest-" + std::to_string(::getpid()))) {}
+    ~TemporaryFile() {
+        std::error_code ignored;
+        std::filesystem::remove(path_, ignored);
+    }
+    TemporaryFile(const TemporaryFile&) = delete;
+    TemporaryFile& operator=(const TemporaryFile&) = delete;
+
+    [[nodiscard]] std::string path() const { return path_.string(); }
+
+  private:
+    std::filesystem::path path_;
+};
+
+void wait_migrated(QtestMachine& machine) {
+    for (;;) {
+        const Json answer = machine.qmp_ok(R"({"execute": "query-migrate"})");
+        const std::string status =
+            answer.contains("status") ? answer.at("status").get<std::string>() : "none";
+        if (status == "completed") {
+            return;
+        }
+        if (status == "failed") {
+            throw TransportError("migration failed; " + machine.output());
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+}
+
+TEST_P(Migration, MigrationCarriesTheUnitOver) {
+    const TemporaryFile file;
+    MachineOptions small = options();
+    small.memory_mib = 264;  // tables, kData, and little else to copy
+    std::vector<std::uint64_t> before;
+    unsigned tail = 0;
+    {
+        Rig rig(small);
+        InterruptTable interrupts(rig.machine, rig.driver.pages(), 7);
+        interrupts.set(3, {.vector = 0x71});
+        SecondStage table = rig.driver.new_table();
+        table.map(kIova, kData);
+        rig.driver.attach(kProbe, table, kDomain);
+        rig.driver.enable_translation();
+        rig.driver.enable_interrupt_remapping(interrupts);
+        rig.probe.configure_msi(remappable_address(3), 0);
+        rig.machine.store64(kData, 42);
+        EXPECT_EQ(rig.probe.load(kIova), 42u);
+        // A fault that nobody has read yet.
+        EXPECT_EQ(rig.probe.store(kIova + kPageSize, 1), DmaResult::fault);
+        before = register_values(rig.driver);
+        tail = rig.driver.tail();
+        rig.machine.qmp_ok(R"({"execute": "migrate", "arguments": {"uri": "file:)" + file.path() +
+                           R"("}})");
+        wait_migrated(rig.machine);
+    }
+
+    MachineOptions incoming = Rig::with_probes(small, "");
+    incoming.arguments.insert(incoming.arguments.end(), {"-incoming", "file:" + file.path()});
+    QtestMachine machine(incoming);
+    wait_migrated(machine);
+    // The driver's own state is the guest's, so it is carried by hand; its tables are in RAM, and
+    // making a driver object clears new pages only beyond them.
+    ProbeDriver probe(machine, kProbe, probe_bar(0));
+    EXPECT_EQ(probe.load(kIova), 42u);
+    probe.trigger_msi();
+    EXPECT_EQ(machine.pending_vectors(), std::vector<unsigned>{0x71});
+
+    const std::uint64_t queue = machine.read64(kUnitBase + driver::kQueueAddress);
+    EXPECT_EQ(machine.read64(kUnitBase + driver::kQueueTail), std::uint64_t{tail} * 16);
+    const std::uint64_t capability = machine.read64(kUnitBase + driver::kCapability);
+    const std::uint64_t record = kUnitBase + driver::fault_record_offset(capability);
+    EXPECT_EQ(machine.read64(record + 8) & 0xffff, kProbe.value());
+    EXPECT_EQ(machine.read64(record), (kIova + kPageSize).value());
+
+    // The queue goes on where it stood.
+    const Gpa slot(queue + std::uint64_t{tail} * 16);
+    const Descriptor wait = Descriptor::wait_status(kData + 8, 0x1234);
+    machine.store64(slot + 8, wait.high);
+    machine.store64(slot, wait.low);
+    machine.write64(kUnitBase + driver::kQueueTail, (std::uint64_t{tail} + 1) * 16);
+    EXPECT_EQ(machine.load64(kData + 8), 0x1234u);
+
+    for (std::size_t i = 0; i < kStateRegisters.size(); i++) {
+        const bool moves = kStateRegisters.at(i) == driver::kQueueHead ||
+                           kStateRegisters.at(i) == driver::kQueueTail;
+        if (!moves) {
+            EXPECT_EQ(machine.read32(kUnitBase + kStateRegisters.at(i)), before.at(2 + i))
+                << "register " << kStateRegisters.at(i);
+        }
+    }
+}
+
+TEST_P(Migration, MigrationRebuildsHostMappings) {
+    const TemporaryFile file;
+    MachineOptions small = options();
+    small.memory_mib = 264;
+    {
+        Rig rig(small, ",listen=on");
+        SecondStage table = rig.driver.new_table();
+        table.map_pages(kIova, kData, 8);
+        rig.driver.attach(kProbe, table, kDomain);
+        rig.driver.enable_translation();
+        ASSERT_EQ(joined(rig.probe.live_mappings()).size(), 1u);
+        rig.machine.qmp_ok(R"({"execute": "migrate", "arguments": {"uri": "file:)" + file.path() +
+                           R"("}})");
+        wait_migrated(rig.machine);
+    }
+    MachineOptions incoming = Rig::with_probes(small, ",listen=on");
+    incoming.arguments.insert(incoming.arguments.end(), {"-incoming", "file:" + file.path()});
+    QtestMachine machine(incoming);
+    wait_migrated(machine);
+    ProbeDriver probe(machine, kProbe, probe_bar(0));
+    const std::vector<LiveMapping> expected = {
+        {.iova = kIova, .size = 8 * kPageSize, .target = kData, .permissions = 3}};
+    if (!on_umbra()) {
+        const bool same = joined(probe.live_mappings()) == expected;
+        RecordProperty("peer", same ? "rebuilt" : "not rebuilt");
+        std::cout << "[ PEER     ] host mappings after migration: "
+                  << (same ? "rebuilt" : "NOT rebuilt") << "\n";
+        return;
+    }
+    EXPECT_EQ(joined(probe.live_mappings()), expected);
+    EXPECT_TRUE(verification_of(machine).at("clean").get<bool>());
+}
+
+// Runs a QMP command that starts the job "job", and waits for its end.
+void run_job(QtestMachine& machine, const std::string& command) {
+    machine.qmp_ok(command);
+    for (;;) {
+        const Json jobs = machine.qmp_ok(R"({"execute": "query-jobs"})");
+        const Json& job = jobs.at(0);
+        if (job.at("status").get<std::string>() == "concluded") {
+            if (job.contains("error")) {
+                throw TransportError("job failed: " + job.at("error").get<std::string>());
+            }
+            machine.qmp_ok(R"({"execute": "job-dismiss", "arguments": {"id": "job"}})");
+            return;
+        }
+        std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+}
+
+TEST_P(Migration, LoadingASnapshotBringsTheOldStateBack) {
+    const TemporaryFile file;
+    { std::ofstream(file.path()).close(); }
+    MachineOptions with_disk = options();
+    with_disk.memory_mib = 264;
+    with_disk.arguments = {"-blockdev", "driver=file,node-name=file,filename=" + file.path()};
+    Rig rig(with_disk, ",listen=on");
+    run_job(rig.machine, R"({"execute": "blockdev-create", "arguments": {"job-id": "job",)"
+                         R"("options": {"driver": "qcow2", "file": "file", "size": 1048576}}})");
+    rig.machine.qmp_ok(R"({"execute": "blockdev-add", "arguments": {)"
+                       R"("driver": "qcow2", "node-name": "disk", "file": "file"}})");
+
+    SecondStage table = rig.driver.new_table();
+    table.map(kIova, kData);
+    rig.driver.attach(kProbe, table, kDomain);
+    rig.driver.enable_translation();
+    rig.machine.store64(kData, 1);
+    EXPECT_EQ(rig.probe.load(kIova), 1u);
+    const std::string vmstate = R"("tag": "first", "vmstate": "disk", "devices": ["disk"]}})";
+    run_job(rig.machine,
+            R"({"execute": "snapshot-save", "arguments": {"job-id": "job", )" + vmstate);
+
+    table.map(kIova, kData + kPageSize);
+    table.map(kIova + kPageSize, kData);
+    rig.machine.store64(kData + kPageSize, 2);
+    ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
+    EXPECT_EQ(rig.probe.load(kIova), 2u);
+    EXPECT_EQ(rig.probe.load(kIova + kPageSize), 1u);
+
+    run_job(rig.machine,
+            R"({"execute": "snapshot-load", "arguments": {"job-id": "job", )" + vmstate);
+    EXPECT_EQ(rig.probe.load(kIova), 1u);
+    EXPECT_EQ(rig.probe.load(kIova + kPageSize), std::nullopt);
+    if (on_umbra()) {
+        const std::vector<LiveMapping> expected = {
+            {.iova = kIova, .size = kPageSize, .target = kData, .permissions = 3}};
+        EXPECT_EQ(joined(rig.probe.live_mappings()), expected);
+        EXPECT_TRUE(verification_of(rig.machine).at("clean").get<bool>());
+    }
+}
+
+}  // namespace
+}  // namespace umbra::qtest
