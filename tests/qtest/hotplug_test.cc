@@ -166,7 +166,7 @@ TEST_P(Hotplug, RenumberedBusHasTheContextsOfItsNewNumber) {
         rig.driver.attach(SourceId(2, 0), table, kDomain);
         rig.driver.attach(SourceId(3, 0), other, kOtherDomain);
         rig.driver.enable_translation();
-        const auto expect_mapped = [&](ProbeDriver& probe, const std::vector<LiveMapping>& wanted) {
+        const auto expect_mapped = [&](ProbeDriver& probe, const Mappings& wanted) {
             if (*properties != '\0') {
                 EXPECT_EQ(joined(probe.live_mappings()), wanted);
             }
@@ -183,16 +183,13 @@ TEST_P(Hotplug, RenumberedBusHasTheContextsOfItsNewNumber) {
 
         port.set_buses(2, 2);
         ProbeDriver second(rig.machine, SourceId(2, 0), kBridgeWindow);
-        expect_mapped(second,
-                      {{.iova = kIova, .size = kPageSize, .target = kData, .permissions = 3}});
+        expect_mapped(second, {mapping(kIova, kData, kPageSize)});
         EXPECT_EQ(second.store(kIova, 2), DmaResult::ok);
         EXPECT_EQ(rig.machine.load64(kData), 2u);
 
         port.set_buses(3, 3);
         ProbeDriver third(rig.machine, SourceId(3, 0), kBridgeWindow);
-        expect_mapped(
-            third,
-            {{.iova = kIova, .size = kPageSize, .target = kData + kPageSize, .permissions = 3}});
+        expect_mapped(third, {mapping(kIova, kData + kPageSize, kPageSize)});
         EXPECT_EQ(third.store(kIova, 3), DmaResult::ok);
         EXPECT_EQ(rig.machine.load64(kData + kPageSize), 3u);
 
@@ -200,7 +197,7 @@ TEST_P(Hotplug, RenumberedBusHasTheContextsOfItsNewNumber) {
         port.set_buses(0, 0);
         EXPECT_EQ(third.store(Iova(kData.value()), 4), DmaResult::ok);
         EXPECT_EQ(rig.machine.load64(kData), 4u);
-        EXPECT_TRUE(verification_of(rig.machine).at("clean").get<bool>());
+        EXPECT_TRUE(is_clean(rig.machine));
     }
 }
 

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The host refuses to map something: on-map-error=stop, and what happens when the machine goes on.
-#include <chrono>
-#include <thread>
-
 #include "plugin/probe/registers.h"
 #include "tests/qtest/viommu_test.h"
+#include "tests/qtest/wait.h"
 
 namespace umbra::qtest {
 namespace {
 
 constexpr Iova kIova(0x4000'0000);
-constexpr std::chrono::seconds kLimit{60};
 
 class MapError : public QemuTest {
   protected:
@@ -39,14 +36,7 @@ class MapError : public QemuTest {
                 .get<std::string>();
         }
         [[nodiscard]] bool becomes(const std::string& wanted) {
-            const auto deadline = std::chrono::steady_clock::now() + kLimit;
-            while (state() != wanted) {
-                if (std::chrono::steady_clock::now() >= deadline) {
-                    return false;
-                }
-                std::this_thread::sleep_for(std::chrono::milliseconds(1));
-            }
-            return true;
+            return comes_true([&] { return state() == wanted; });
         }
         void go_on() { rig.machine.qmp_ok(R"({"execute": "cont"})"); }
         // Maps `page` and invalidates it; the wait's status becomes `status`.
@@ -108,7 +98,7 @@ TEST_F(MapError, StopsUntilTheHostTakesIt) {
     on.refuse(false);
     on.go_on();
     EXPECT_EQ(on.mapped(), 4u);
-    EXPECT_TRUE(verification_of(on.rig.machine).at("clean").get<bool>());
+    EXPECT_TRUE(is_clean(on.rig.machine));
 }
 
 TEST_F(MapError, ReportedOnesAreRetriedWhenTheMachineGoesOn) {

@@ -138,8 +138,7 @@ TEST_P(Migration, MigrationRebuildsHostMappings) {
     QtestMachine machine(incoming);
     wait_migrated(machine);
     ProbeDriver probe(machine, kProbe, probe_bar(0));
-    const std::vector<LiveMapping> expected = {
-        {.iova = kIova, .size = 8 * kPageSize, .target = kData, .permissions = 3}};
+    const Mappings expected = {mapping(kIova, kData, 8 * kPageSize)};
     if (!on_umbra()) {
         const bool same = joined(probe.live_mappings()) == expected;
         RecordProperty("peer", same ? "rebuilt" : "not rebuilt");
@@ -148,7 +147,7 @@ TEST_P(Migration, MigrationRebuildsHostMappings) {
         return;
     }
     EXPECT_EQ(joined(probe.live_mappings()), expected);
-    EXPECT_TRUE(verification_of(machine).at("clean").get<bool>());
+    EXPECT_TRUE(is_clean(machine));
 }
 
 // Runs a QMP command that starts the job "job", and waits for its end.
@@ -202,10 +201,9 @@ TEST_P(Migration, LoadingASnapshotBringsTheOldStateBack) {
     EXPECT_EQ(rig.probe.load(kIova), 1u);
     EXPECT_EQ(rig.probe.load(kIova + kPageSize), std::nullopt);
     if (on_umbra()) {
-        const std::vector<LiveMapping> expected = {
-            {.iova = kIova, .size = kPageSize, .target = kData, .permissions = 3}};
+        const Mappings expected = {mapping(kIova, kData, kPageSize)};
         EXPECT_EQ(joined(rig.probe.live_mappings()), expected);
-        EXPECT_TRUE(verification_of(rig.machine).at("clean").get<bool>());
+        EXPECT_TRUE(is_clean(rig.machine));
     }
 }
 

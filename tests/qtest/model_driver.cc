@@ -2,16 +2,15 @@
 #include "tests/qtest/model_driver.h"
 
 #include <algorithm>
-#include <chrono>
 #include <stdexcept>
-#include <thread>
+
+#include "tests/qtest/wait.h"
 
 namespace umbra::qtest {
 
 namespace {
 
 constexpr Gpa kTablesBase{16u << 20};
-constexpr std::chrono::seconds kCompletionLimit{60};
 constexpr std::chrono::seconds kCommandLimit{10};
 
 Gpa tables_last(const QtestMachine& machine) {
@@ -41,17 +40,12 @@ bool ModelDriver::command(std::uint32_t set, std::uint32_t clear) {
     const std::uint32_t status = read32(driver::kGlobalStatus);
     write32(driver::kGlobalCommand, (status & kLevelBits & ~clear) | set);
     // The status follows when the command has taken effect everywhere, which may take a while.
-    const auto deadline = std::chrono::steady_clock::now() + kCommandLimit;
-    for (;;) {
-        const std::uint32_t after = read32(driver::kGlobalStatus);
-        if ((after & set) == set && (after & clear) == 0) {
-            return true;
-        }
-        if (std::chrono::steady_clock::now() >= deadline) {
-            return false;
-        }
-        std::this_thread::sleep_for(std::chrono::microseconds(100));
-    }
+    return comes_true(
+        [&] {
+            const std::uint32_t after = read32(driver::kGlobalStatus);
+            return (after & set) == set && (after & clear) == 0;
+        },
+        kCommandLimit);
 }
 
 void ModelDriver::enable_queue() {
@@ -125,19 +119,18 @@ bool ModelDriver::submit(std::span<const Descriptor> descriptors) {
     const std::uint32_t expected = ++sequence_;
     enqueue(Descriptor::wait_status(status_, expected));
     ring();
-    const auto deadline = std::chrono::steady_clock::now() + kCompletionLimit;
-    for (;;) {
+    bool stopped = false;
+    const bool ended = comes_true([&] {
         if (static_cast<std::uint32_t>(machine_.load64(status_)) == expected) {
             return true;
         }
-        if ((read32(driver::kFaultStatus) & driver::kQueueError) != 0) {
-            return false;
-        }
-        if (std::chrono::steady_clock::now() >= deadline) {
-            throw TransportError("the invalidation queue neither completed nor stopped");
-        }
-        std::this_thread::sleep_for(std::chrono::microseconds(100));
+        stopped = (read32(driver::kFaultStatus) & driver::kQueueError) != 0;
+        return stopped;
+    });
+    if (!ended) {
+        throw TransportError("the invalidation queue neither completed nor stopped");
     }
+    return !stopped;
 }
 
 std::vector<Fault> ModelDriver::take_faults() {

@@ -28,9 +28,15 @@ struct LiveMapping {
     friend bool operator==(const LiveMapping&, const LiveMapping&) = default;
 };
 void PrintTo(const LiveMapping& mapping, std::ostream* stream);
+using Mappings = std::vector<LiveMapping>;
+
+[[nodiscard]] inline LiveMapping mapping(Iova iova, Gpa target, std::uint64_t size,
+                                         unsigned permissions = 3) {
+    return {.iova = iova, .size = size, .target = target, .permissions = permissions};
+}
 // Joins neighbours that continue each other, so that sets can be compared whatever sizes of calls
 // they were made with. In order of IOVA, as the argument must be.
-[[nodiscard]] std::vector<LiveMapping> joined(const std::vector<LiveMapping>& mappings);
+[[nodiscard]] Mappings joined(const Mappings& mappings);
 
 struct DoorbellTimes {
     std::uint64_t writes = 0;
@@ -67,7 +73,7 @@ class ProbeDriver {
     // Listening.
     void listen(bool on, bool rules = true);
     void clear_counters();
-    [[nodiscard]] std::vector<LiveMapping> live_mappings();
+    [[nodiscard]] Mappings live_mappings();
 
     // Any register, by offset in the BAR.
     [[nodiscard]] std::uint64_t get(std::uint32_t offset) { return machine_.read64(bar_ + offset); }

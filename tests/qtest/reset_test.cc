@@ -61,8 +61,7 @@ TEST_P(Reset, ListenersLoseTheirMappingsAtSystemReset) {
     rig.driver.enable_translation();
     table.map_pages(kIova, kData, 8);
     ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
-    const std::vector<LiveMapping> expected = {
-        {.iova = kIova, .size = 8 * kPageSize, .target = kData, .permissions = 3}};
+    const Mappings expected = {mapping(kIova, kData, 8 * kPageSize)};
     ASSERT_EQ(joined(rig.probe.live_mappings()), expected);
 
     rig.machine.system_reset();

@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <iostream>
 #include <string>
-#include <vector>
 
 #include "plugin/probe/registers.h"
 #include "tests/qtest/viommu_test.h"
@@ -20,13 +19,6 @@
 namespace umbra::qtest {
 
 inline constexpr Iova kIova(0x4000'0000);
-
-using Mappings = std::vector<LiveMapping>;
-
-// `permissions`: bit 0 read, bit 1 write.
-inline LiveMapping mapping(Iova iova, Gpa target, std::uint64_t size, unsigned permissions = 3) {
-    return {.iova = iova, .size = size, .target = target, .permissions = permissions};
-}
 
 class ShadowFixture : public ViommuTest {
   protected:
@@ -45,7 +37,7 @@ class ShadowFixture : public ViommuTest {
         // Whatever a test did, Umbra's own comparison of tables and mappings must find no error.
         ~Listening() {
             if (on_umbra() && rig.machine.runs()) {
-                expect_verified(rig.machine);
+                expect_no_errors(rig.machine);
             }
         }
 
@@ -56,12 +48,6 @@ class ShadowFixture : public ViommuTest {
         SecondStage table;
         SecondStage other;
     };
-
-    static void expect_verified(QtestMachine& machine) {
-        const Json verified = verification_of(machine);
-        EXPECT_EQ(verified.at("errors"), 0);
-        EXPECT_TRUE(verified.at("complete").get<bool>());
-    }
 
     // Asserts on Umbra and records on the peer what `what` says.
     void expect(const std::string& what, const Mappings& actual, const Mappings& expected) {

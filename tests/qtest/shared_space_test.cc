@@ -17,12 +17,6 @@ constexpr const char* kContainer = ",listen=on,container=on";
 constexpr const char* kListener = ",listen=on";
 constexpr const char* kUnmapsOnly = ",listen=on,unmaps-only=on,vfio-rules=off";
 
-using Mappings = std::vector<LiveMapping>;
-
-LiveMapping mapping(Iova iova, Gpa target, std::uint64_t size) {
-    return {.iova = iova, .size = size, .target = target, .permissions = 3};
-}
-
 class SharedSpace : public QemuTest {
   protected:
     // Two probes behind the bridge, with these properties, in kDomain; translation is on.
@@ -41,13 +35,9 @@ class SharedSpace : public QemuTest {
         void expect_both(const Mappings& expected) {
             EXPECT_EQ(joined(first.live_mappings()), expected);
             EXPECT_EQ(joined(second.live_mappings()), expected);
-            for (ProbeDriver* probe : {&first, &second}) {
-                EXPECT_EQ(probe->get(UMBRA_PROBE_REFUSED_OVERLAP), 0u);
-                EXPECT_EQ(probe->get(UMBRA_PROBE_REFUSED_BISECT), 0u);
-                EXPECT_EQ(probe->get(UMBRA_PROBE_REFUSED_TARGET), 0u);
-            }
-            const Json verified = verification_of(machine);
-            EXPECT_TRUE(verified.at("clean").get<bool>());
+            expect_nothing_refused(first);
+            expect_nothing_refused(second);
+            EXPECT_TRUE(is_clean(machine));
         }
 
         struct BridgedMachine : QtestMachine {

@@ -4,12 +4,11 @@
 // Here a slice is as short as it can be: a table, or a mapping. How far the work has come when a
 // test looks depends on the machine's speed; nothing that is asserted does.
 #include <algorithm>
-#include <chrono>
-#include <thread>
 
 #include "plugin/probe/registers.h"
 #include "tests/qtest/pci_bridge.h"
 #include "tests/qtest/viommu_test.h"
+#include "tests/qtest/wait.h"
 
 namespace umbra::qtest {
 namespace {
@@ -19,7 +18,6 @@ constexpr std::size_t kTables = 8;
 // Every second page, so that nothing is contiguous.
 constexpr std::size_t kPages = kTables * kEntriesPerTable / 2;
 constexpr std::uint64_t kInvalidate = std::uint64_t{1} << 63;
-constexpr std::chrono::seconds kLimit{60};
 
 MachineOptions short_slices() {
     MachineOptions options{.viommu = Viommu::umbra};
@@ -56,17 +54,6 @@ class Slices : public QemuTest {
     }
     [[nodiscard]] std::uint32_t status() {
         return static_cast<std::uint32_t>(machine().load64(driver().status_address()));
-    }
-    template <class Condition>
-    [[nodiscard]] static bool comes_true(Condition&& condition) {
-        const auto deadline = std::chrono::steady_clock::now() + kLimit;
-        while (!condition()) {
-            if (std::chrono::steady_clock::now() >= deadline) {
-                return false;
-            }
-            std::this_thread::sleep_for(std::chrono::microseconds(200));
-        }
-        return true;
     }
     [[nodiscard]] std::size_t mapped() { return rig_->probe.live_mappings().size(); }
     // How many times the shadow has kept QEMU's lock.
@@ -230,8 +217,7 @@ TEST_F(SharedBridge, ListenerThatComesMeanwhileTakesNothingFromTheOther) {
     second.listen(false);
     second.listen(true);
     ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
-    const std::vector<LiveMapping> expected = {
-        {.iova = late, .size = kPageSize, .target = kData, .permissions = 3}};
+    const Mappings expected = {mapping(late, kData, kPageSize)};
     EXPECT_EQ(joined(first.live_mappings()), expected);
     EXPECT_EQ(joined(second.live_mappings()), expected);
     EXPECT_EQ(second.get(UMBRA_PROBE_REFUSED_OVERLAP), 0u);

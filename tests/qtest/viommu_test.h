@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "plugin/probe/registers.h"
 #include "tests/qtest/environment.h"
 #include "tests/qtest/model_driver.h"
 #include "tests/qtest/probe_driver.h"
@@ -57,6 +58,22 @@ struct Rig {
 }
 [[nodiscard]] inline Json verification_of(QtestMachine& machine) {
     return machine.property(kViommuPath, "verify");
+}
+// Errors are differences that no invalidation still to come explains.
+inline void expect_no_errors(QtestMachine& machine) {
+    const Json verification = verification_of(machine);
+    EXPECT_EQ(verification.at("errors"), 0);
+    EXPECT_TRUE(verification.at("complete").get<bool>());
+}
+// Nothing differs.
+[[nodiscard]] inline bool is_clean(QtestMachine& machine) {
+    return verification_of(machine).at("clean").get<bool>();
+}
+// VFIO would have refused nothing so far that this probe was told.
+inline void expect_nothing_refused(ProbeDriver& probe) {
+    EXPECT_EQ(probe.get(UMBRA_PROBE_REFUSED_OVERLAP), 0u);
+    EXPECT_EQ(probe.get(UMBRA_PROBE_REFUSED_BISECT), 0u);
+    EXPECT_EQ(probe.get(UMBRA_PROBE_REFUSED_TARGET), 0u);
 }
 inline void clear_statistics(QtestMachine& machine) {
     machine.set_property(kViommuPath, "statistics-clear", "true");

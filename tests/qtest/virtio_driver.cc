@@ -2,9 +2,7 @@
 #include "tests/qtest/virtio_driver.h"
 
 #include <array>
-#include <chrono>
 #include <cstddef>
-#include <thread>
 
 namespace umbra::qtest {
 namespace {
@@ -35,16 +33,6 @@ constexpr unsigned kCommonConfiguration = 1;
 constexpr unsigned kNotification = 2;
 
 }  // namespace
-
-VirtioDriver::Deadline::Deadline()
-    : end_(std::chrono::steady_clock::now() + std::chrono::seconds(60)) {}
-
-void VirtioDriver::Deadline::pause() const {
-    if (std::chrono::steady_clock::now() >= end_) {
-        throw TransportError("the virtio device does not answer");
-    }
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-}
 
 VirtioDriver::VirtioDriver(QtestMachine& machine, SourceId function, std::uint64_t bar)
     : machine_(machine), function_(function) {

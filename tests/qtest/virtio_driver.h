@@ -5,11 +5,11 @@
 // queue wherever the test wants them, and sends chains that begin at descriptor 0.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 
 #include "plugin/vtd/types.h"
 #include "tests/qtest/qtest_machine.h"
+#include "tests/qtest/wait.h"
 
 namespace umbra::qtest {
 
@@ -47,23 +47,12 @@ class VirtioDriver {
     // ring's index.
     template <class UsedIndex>
     void wait_returned(UsedIndex&& used_index) const {
-        const Deadline deadline;
-        while (used_index() != offered_) {
-            deadline.pause();
+        if (!comes_true([&] { return used_index() == offered_; })) {
+            throw TransportError("the virtio device does not answer");
         }
     }
 
   private:
-    // Sleeps a little, and throws when the device has had a minute.
-    class Deadline {
-      public:
-        Deadline();
-        void pause() const;
-
-      private:
-        std::chrono::steady_clock::time_point end_;
-    };
-
     void find_registers(std::uint64_t bar);
     void write8(std::uint32_t offset, unsigned value);
     void write16(std::uint32_t offset, std::uint16_t value);
