@@ -48,7 +48,7 @@ class ChildProcess {
     // The exit status, or 128 + the signal that ended it; nullopt if it still runs after `limit`.
     [[nodiscard]] std::optional<int> wait_exit(std::chrono::milliseconds limit);
 
-    // Everything printed so far.
+    // The output so far, standard output and error together.
     [[nodiscard]] std::string output() const;
 
     [[nodiscard]] pid_t pid() const { return pid_; }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What QEMU says, and with which exit status, when it is started in a way that cannot work.
+// QEMU's message and exit status for command lines that cannot work.
 #include "tests/qtest/environment.h"
 #include "tests/qtest/viommu_test.h"
 
@@ -85,7 +85,7 @@ TEST_F(CommandLine, KernelIrqchipThatDoesNotContradict) {
     EXPECT_NO_THROW(machine.qmp_ok(R"({"execute": "query-status"})"));
 }
 
-// Their DMA does not come through QEMU, so they have to know what the guest maps.
+// The DMA of these devices does not come through QEMU, so they have to know the guest's mappings.
 TEST_F(CommandLine, MapListenersWithoutCachingMode) {
     const std::vector<std::vector<std::string>> devices = {
         {"-device", "vfio-pci,host=0000:ff:1f.7,id=passed"},

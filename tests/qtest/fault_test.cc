@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Faults of DMA requests: what is recorded, and how software is told (specification 7).
+// Faults of DMA requests: their records, and the interrupt that tells software (specification 7).
 #include "tests/qtest/viommu_test.h"
 
 namespace umbra::qtest {
@@ -101,8 +101,8 @@ TEST_P(Faults, PermissionDenied) {
     rig.driver.attach(kProbe, table, kDomain);
     rig.driver.enable_translation();
 
-    // Twice: from the tables, and from whatever the unit caches. The peer denies the request too,
-    // but records no fault when it finds the translation in its IOTLB.
+    // Twice: from the tables, and from the unit's caches. The peer denies the second request too,
+    // but records no fault for it, since it finds the translation in its IOTLB.
     for (int round = 0; round < 2; round++) {
         EXPECT_TRUE(rig.probe.load(kIova).has_value());
         EXPECT_EQ(rig.probe.store(kIova, 1), DmaResult::fault);

@@ -79,14 +79,14 @@ TEST_P(HostileGuest, RandomDescriptors) {
         for (int i = 0; i < 16; i++) {
             Descriptor descriptor{.low = random(), .high = random()};
             if (random() % 2 == 0) {
-                // Nearly right ones get further.
+                // Nearly right descriptors get further.
                 descriptor.low &= 0x0000'0000'ffff'003f;
                 descriptor.high &= 0xffff'f03f;
             }
             rig.driver.enqueue(descriptor);
         }
         rig.driver.ring();
-        // Step over whatever stopped it.
+        // Step over the descriptor that stopped the queue.
         rig.driver.write32(driver::kFaultStatus, driver::kQueueError);
         if (random() % 8 == 0) {
             static_cast<void>(rig.driver.command(0, driver::kQueueEnable));
@@ -158,7 +158,7 @@ TEST_F(HostileTables, ReachTheDefaultBudgetsInSlices) {
     EXPECT_GT(shadow("refused-mappings"), 0);
     EXPECT_LE(shadow("tables"), kMaxTables);
 
-    // Without leaves: as many tables as there may be.
+    // Without leaves, the budget of tables is the limit.
     fill(pages + 2 * kPageSize, 0);
     EXPECT_TRUE(rig.driver.submit(Descriptor::iotlb_domain(kDomain)));
     EXPECT_EQ(shadow("leaves"), 0);

@@ -19,7 +19,7 @@ UMBRA_ON_EACH_VIOMMU(Hotplug);
 
 TEST_P(Hotplug, ProbesComeAndGo) {
     MachineOptions with_port = options();
-    // Hot-plug by the port's own registers: with the ACPI way an AML program would have to run.
+    // Hot-plug by the port's own registers: hot-plug by ACPI needs a guest that runs AML.
     with_port.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
                            "-device", "pcie-root-port,id=root-port,chassis=1,addr=8"};
     Rig rig(with_port);
@@ -48,7 +48,7 @@ TEST_P(Hotplug, ProbesComeAndGo) {
     EXPECT_TRUE(rig.machine.runs());
 }
 
-// The bridge takes its bus along, whose number the unit read from the bridge's registers.
+// The removal of a bridge removes its bus too. The unit reads the bus number from the bridge.
 TEST_P(Hotplug, BridgeGoesWithTheProbeBehindIt) {
     if (!on_umbra()) {
         GTEST_SKIP() << "intel-iommu goes on using the bus of the bridge, which is freed: now and "
@@ -83,7 +83,7 @@ TEST_P(Hotplug, BridgeGoesWithTheProbeBehindIt) {
     ASSERT_EQ(rig.machine.config_read32(kConventional, 0), 0xffff'ffffu);
     rig.machine.finish_unplugging();
 
-    // Everything that goes through all devices.
+    // Each of these visits all devices.
     table.map(kIova + kPageSize, kData);
     const std::array<Descriptor, 2> all = {Descriptor::context_global(),
                                            Descriptor::iotlb_global()};
@@ -141,8 +141,8 @@ TEST_P(Hotplug, SwitchGoesWithTheProbesBehindIt) {
     }
 }
 
-// Bus numbers are the guest's to assign, and with another one a device has another context entry.
-// No invalidation says so.
+// The guest assigns bus numbers. With a new number a device has another context entry, and no
+// invalidation announces the change.
 TEST_P(Hotplug, RenumberedBusHasTheContextsOfItsNewNumber) {
     if (!on_umbra()) {
         GTEST_SKIP() << "intel-iommu keeps the view that it chose at the last invalidation";
@@ -155,7 +155,7 @@ TEST_P(Hotplug, RenumberedBusHasTheContextsOfItsNewNumber) {
         Rig rig(with_port);
         PciBridge port(rig.machine, kBridge);
         port.open_window();
-        // Without a number it is on bus 0.
+        // Without a number the probe is on bus 0.
         rig.driver.contexts().set(
             SourceId(0, 0),
             {.levels = 4, .domain = kDomain, .type = driver::TranslationType::pass_through});
@@ -193,7 +193,7 @@ TEST_P(Hotplug, RenumberedBusHasTheContextsOfItsNewNumber) {
         EXPECT_EQ(third.store(kIova, 3), DmaResult::ok);
         EXPECT_EQ(rig.machine.load64(kData + kPageSize), 3u);
 
-        // And to none again; the window still leads to the probe.
+        // Without a number again. The window still leads to the probe.
         port.set_buses(0, 0);
         EXPECT_EQ(third.store(Iova(kData.value()), 4), DmaResult::ok);
         EXPECT_EQ(rig.machine.load64(kData), 4u);

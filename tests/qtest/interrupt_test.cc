@@ -186,7 +186,7 @@ TEST_P(Interrupts, SourceIsVerified) {
         {2, 0, SourceId(1, 2), false},
     };
     if (on_umbra()) {
-        // The peer reads the two bytes the other way round.
+        // The peer takes the low byte for the first bus and the high byte for the last.
         cases.push_back({2, 0, SourceId(0, 5), true});
     }
     Remapped remapped(options());

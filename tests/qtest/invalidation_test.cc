@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Invalidation as an emulated device sees it: a translation that the unit has cached lives until,
-// and only until, an invalidation names it; and the queue's own rules (specification 6.5).
+// Invalidation as an emulated device sees it: a translation that the unit has cached lives until an
+// invalidation names it, and no longer. And the rules of the queue (specification 6.5).
 
 #include "tests/qtest/viommu_test.h"
 
@@ -88,7 +88,7 @@ TEST_P(Invalidation, PageSelectiveInsideALargeLeafDropsTheLeaf) {
     EXPECT_EQ(rig.probe.load(kIova + 0x10'0000), kOld);
     table.map(kIova, other, Leaf::page_2m);
 
-    // The page named is not the one that was read, but the same leaf maps both.
+    // The invalidation names another page than the one that was read. One leaf maps both.
     ASSERT_TRUE(rig.driver.submit(Descriptor::iotlb_pages(kDomain, kIova + 0x1000, 0)));
     EXPECT_EQ(rig.probe.load(kIova + 0x10'0000), kNew);
 }
@@ -289,8 +289,8 @@ TEST_P(InvalidationQueue, StopsAtABadDescriptorAndRecovers) {
         EXPECT_NE(rig.driver.read32(driver::kFaultStatus) & driver::kQueueError, 0u);
         EXPECT_EQ(rig.driver.read64(driver::kQueueHead), std::uint64_t{at} * 16);
 
-        // As drivers do: put a harmless descriptor in its place, clear the error, and go on; the
-        // wait that stood behind it completes.
+        // As drivers do: put a harmless descriptor in its place, clear the error, and go on. The
+        // wait behind it completes.
         const Gpa slot = rig.driver.queue() + std::uint64_t{at} * 16;
         rig.machine.store64(slot + 8, 0);
         rig.machine.store64(slot, Descriptor::iotlb_global().low);

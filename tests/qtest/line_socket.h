@@ -12,7 +12,7 @@
 
 namespace umbra::qtest {
 
-// The other side went away, did not answer in time, or answered something else than expected.
+// The other side went away, did not answer in time, or gave an unexpected answer.
 class TransportError : public std::runtime_error {
   public:
     using std::runtime_error::runtime_error;

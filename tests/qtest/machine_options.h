@@ -22,7 +22,7 @@ struct MachineOptions {
     Viommu viommu = Viommu::umbra;
     unsigned address_width = 48;
     bool interrupt_remapping = true;
-    std::string viommu_properties{};  // more of them, each with a comma before it
+    std::string viommu_properties{};  // further ones, each with a comma before it
     std::string machine = "q35";
     unsigned memory_mib = 512;
     unsigned cpus = 1;

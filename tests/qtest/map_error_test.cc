@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// The host refuses to map something: on-map-error=stop, and what happens when the machine goes on.
+// The host refuses a map: on-map-error=stop, and the machine that goes on after the stop.
 #include "plugin/probe/registers.h"
 #include "tests/qtest/viommu_test.h"
 #include "tests/qtest/wait.h"
@@ -72,12 +72,12 @@ TEST_F(MapError, StopsUntilTheHostTakesIt) {
     on.refuse(true);
     on.map(1, 0x1002);
     ASSERT_TRUE(on.becomes("io-error"));
-    // A machine that stands still has nothing left to do.
+    // The invalidations are complete before the machine stands still.
     EXPECT_EQ(on.status(), 0x1002u);
     EXPECT_EQ(on.mapped(), 1u);
     EXPECT_EQ(on.told(), 1u);
 
-    // Nothing has changed, so it stops again, and says why again.
+    // The host still refuses, so the machine stops again, with the reason again.
     on.go_on();
     ASSERT_TRUE(on.becomes("io-error"));
     EXPECT_EQ(on.told(), 2u);

@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Migration and snapshots of a machine: what must survive them.
-#include <unistd.h>
-
+// Migration and snapshots of a machine: the state that must survive them.
 #include <chrono>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <system_error>
+#include <string>
 #include <thread>
 
 #include "tests/qtest/register_values.h"
 #include "tests/qtest/viommu_test.h"
+#include "tests/support/temporary_folder.h"
 
 namespace umbra::qtest {
 namespace {
@@ -20,25 +18,6 @@ constexpr Iova kIova(0x8000'0000);
 
 class Migration : public ViommuTest {};
 UMBRA_ON_EACH_VIOMMU(Migration);
-
-// A file that is gone when the test ends.
-class TemporaryFile {
-  public:
-    TemporaryFile()
-        : path_(std::filesystem::temp_directory_path() /
-                ("umbra-qtest-" + std::to_string(::getpid()))) {}
-    ~TemporaryFile() {
-        std::error_code ignored;
-        std::filesystem::remove(path_, ignored);
-    }
-    TemporaryFile(const TemporaryFile&) = delete;
-    TemporaryFile& operator=(const TemporaryFile&) = delete;
-
-    [[nodiscard]] std::string path() const { return path_.string(); }
-
-  private:
-    std::filesystem::path path_;
-};
 
 void wait_migrated(QtestMachine& machine) {
     for (;;) {
@@ -56,7 +35,8 @@ void wait_migrated(QtestMachine& machine) {
 }
 
 TEST_P(Migration, MigrationCarriesTheUnitOver) {
-    const TemporaryFile file;
+    const testing::TemporaryFolder folder;
+    const std::string file = folder.file("machine");
     MachineOptions small = options();
     small.memory_mib = 264;  // tables, kData, and little else to copy
     std::vector<std::uint64_t> before;
@@ -77,17 +57,17 @@ TEST_P(Migration, MigrationCarriesTheUnitOver) {
         EXPECT_EQ(rig.probe.store(kIova + kPageSize, 1), DmaResult::fault);
         before = register_values(rig.driver);
         tail = rig.driver.tail();
-        rig.machine.qmp_ok(R"({"execute": "migrate", "arguments": {"uri": "file:)" + file.path() +
+        rig.machine.qmp_ok(R"({"execute": "migrate", "arguments": {"uri": "file:)" + file +
                            R"("}})");
         wait_migrated(rig.machine);
     }
 
     MachineOptions incoming = Rig::with_probes(small, "");
-    incoming.arguments.insert(incoming.arguments.end(), {"-incoming", "file:" + file.path()});
+    incoming.arguments.insert(incoming.arguments.end(), {"-incoming", "file:" + file});
     QtestMachine machine(incoming);
     wait_migrated(machine);
-    // The driver's own state is the guest's, so it is carried by hand; its tables are in RAM, and
-    // making a driver object clears new pages only beyond them.
+    // A ModelDriver would clear the pages of its queue and tables, which are the migrated ones. So
+    // the test drives the unit by hand from here on.
     ProbeDriver probe(machine, kProbe, probe_bar(0));
     EXPECT_EQ(probe.load(kIova), 42u);
     probe.trigger_msi();
@@ -119,7 +99,8 @@ TEST_P(Migration, MigrationCarriesTheUnitOver) {
 }
 
 TEST_P(Migration, MigrationRebuildsHostMappings) {
-    const TemporaryFile file;
+    const testing::TemporaryFolder folder;
+    const std::string file = folder.file("machine");
     MachineOptions small = options();
     small.memory_mib = 264;
     {
@@ -129,12 +110,12 @@ TEST_P(Migration, MigrationRebuildsHostMappings) {
         rig.driver.attach(kProbe, table, kDomain);
         rig.driver.enable_translation();
         ASSERT_EQ(joined(rig.probe.live_mappings()).size(), 1u);
-        rig.machine.qmp_ok(R"({"execute": "migrate", "arguments": {"uri": "file:)" + file.path() +
+        rig.machine.qmp_ok(R"({"execute": "migrate", "arguments": {"uri": "file:)" + file +
                            R"("}})");
         wait_migrated(rig.machine);
     }
     MachineOptions incoming = Rig::with_probes(small, ",listen=on");
-    incoming.arguments.insert(incoming.arguments.end(), {"-incoming", "file:" + file.path()});
+    incoming.arguments.insert(incoming.arguments.end(), {"-incoming", "file:" + file});
     QtestMachine machine(incoming);
     wait_migrated(machine);
     ProbeDriver probe(machine, kProbe, probe_bar(0));
@@ -168,11 +149,12 @@ void run_job(QtestMachine& machine, const std::string& command) {
 }
 
 TEST_P(Migration, LoadingASnapshotBringsTheOldStateBack) {
-    const TemporaryFile file;
-    { std::ofstream(file.path()).close(); }
+    const testing::TemporaryFolder folder;
+    const std::string file = folder.file("machine");
+    { std::ofstream(file).close(); }
     MachineOptions with_disk = options();
     with_disk.memory_mib = 264;
-    with_disk.arguments = {"-blockdev", "driver=file,node-name=file,filename=" + file.path()};
+    with_disk.arguments = {"-blockdev", "driver=file,node-name=file,filename=" + file};
     Rig rig(with_disk, ",listen=on");
     run_job(rig.machine, R"({"execute": "blockdev-create", "arguments": {"job-id": "job",)"
                          R"("options": {"driver": "qcow2", "file": "file", "size": 1048576}}})");

@@ -39,7 +39,7 @@ ModelDriver::ModelDriver(QtestMachine& machine, unsigned queue_order)
 bool ModelDriver::command(std::uint32_t set, std::uint32_t clear) {
     const std::uint32_t status = read32(driver::kGlobalStatus);
     write32(driver::kGlobalCommand, (status & kLevelBits & ~clear) | set);
-    // The status follows when the command has taken effect everywhere, which may take a while.
+    // The status follows once the command has taken effect everywhere.
     return comes_true(
         [&] {
             const std::uint32_t after = read32(driver::kGlobalStatus);

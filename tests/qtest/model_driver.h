@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A minimal VT-d driver: it programs a unit the way a guest's operating system does, through its
-// registers and tables, and reads the faults that the unit recorded.
+// A minimal VT-d driver. It programs a unit through registers and tables, as a guest's operating
+// system does, and reads the faults that the unit recorded.
 #pragma once
 
 #include <cstdint>
@@ -61,8 +61,8 @@ class ModelDriver {
         machine_.write64(kUnitBase + offset, value);
     }
 
-    // Sets or clears bits of the global command and waits for the status to follow. False if it
-    // does not.
+    // Sets or clears bits of the global command and waits for the status to follow. False if the
+    // status does not follow within 10 s.
     [[nodiscard]] bool command(std::uint32_t set, std::uint32_t clear = 0);
 
     // Latches the root table, starts the queue, invalidates everything, and turns translation on.
@@ -79,18 +79,18 @@ class ModelDriver {
     }
     void attach(SourceId function, const SecondStage& table, std::uint16_t domain);
 
-    // Puts descriptors into the queue without telling the unit. More than fit is a
-    // std::length_error.
+    // Puts a descriptor into the queue without telling the unit.
     void enqueue(const Descriptor& descriptor);
     // Writes the tail register.
     void ring();
-    // enqueue, a wait descriptor, ring, and wait for its status, which may come after the tail
-    // register's write has returned. False if the queue stopped with an error; TransportError if
-    // neither happens in 60 s.
+    // Enqueues the descriptors and a wait descriptor, rings, and waits for the wait's status. The
+    // status may come after the write of the tail register has returned. False if the queue stopped
+    // with an error. Throws std::length_error if they do not fit into the queue, TransportError if
+    // the queue neither completes nor stops within 60 s.
     [[nodiscard]] bool submit(std::span<const Descriptor> descriptors);
     [[nodiscard]] bool submit(const Descriptor& descriptor) { return submit({&descriptor, 1}); }
 
-    // The driver's idea of the tail, an index of descriptors, and the queue's place.
+    // The index of the next free descriptor, as the driver counts, and the place of the queue.
     [[nodiscard]] unsigned tail() const { return tail_; }
     [[nodiscard]] unsigned queue_entries() const { return queue_entries_; }
     [[nodiscard]] Gpa queue() const { return queue_; }

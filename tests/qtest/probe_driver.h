@@ -34,8 +34,8 @@ using Mappings = std::vector<LiveMapping>;
                                          unsigned permissions = 3) {
     return {.iova = iova, .size = size, .target = target, .permissions = permissions};
 }
-// Joins neighbours that continue each other, so that sets can be compared whatever sizes of calls
-// they were made with. In order of IOVA, as the argument must be.
+// Joins neighbours that continue each other, so that the sizes of the calls that made two sets do
+// not matter when the sets are compared. The argument and the result are in order of IOVA.
 [[nodiscard]] Mappings joined(const Mappings& mappings);
 
 struct DoorbellTimes {
@@ -70,7 +70,7 @@ class ProbeDriver {
     void configure_msi(std::uint64_t address, std::uint16_t data);
     void trigger_msi(unsigned vector = 0);
 
-    // Listening.
+    // Listening for mappings, as VFIO does. `rules`: refuse the calls that type1v2 refuses.
     void listen(bool on, bool rules = true);
     void clear_counters();
     [[nodiscard]] Mappings live_mappings();
@@ -95,7 +95,7 @@ class ProbeDriver {
     unsigned msi_capability_ = 0;
 };
 
-// BAR addresses for probes: below the 32-bit PCI hole's fixed devices, above any test's RAM.
+// BAR addresses for probes: above each test's RAM, below the fixed devices at the end of 4 GiB.
 [[nodiscard]] constexpr std::uint64_t probe_bar(unsigned index) {
     return 0xe000'0000u + std::uint64_t{index} * 0x1'0000;
 }

@@ -202,7 +202,7 @@ std::string QtestMachine::qmp(std::string_view command) {
         qmp_->send(command);
         for (;;) {
             std::string line = qmp_->receive(answer_limit_);
-            // An event is the only other thing that QEMU sends; it has its name in "event".
+            // Each other line is an event.
             if (line.rfind(R"({"return")", 0) == 0 || line.rfind(R"({"error")", 0) == 0) {
                 return line;
             }

@@ -23,7 +23,7 @@
 
 namespace umbra::qtest {
 
-// Whoever looks into one includes <nlohmann/json.hpp>.
+// Declared only: a file that looks into a value includes <nlohmann/json.hpp>.
 using Json = nlohmann::json;
 
 // The QOM path of the vIOMMU of every QtestMachine that has one.
@@ -42,11 +42,11 @@ class QtestMachine : public driver::Memory {
     QtestMachine& operator=(const QtestMachine&) = delete;
 
     [[nodiscard]] const MachineOptions& options() const { return options_; }
-    // How long any one answer may take before TransportError; 60 s at first.
+    // The longest time that one answer may take before TransportError. The default is 60 s.
     void set_answer_limit(std::chrono::milliseconds limit) { answer_limit_ = limit; }
 
-    // Guest RAM from address 0, shared with QEMU. Reads and writes here cost no round trip and are
-    // seen by devices as those of a CPU are.
+    // Guest RAM from address 0, shared with QEMU. An access here costs no round trip, and devices
+    // see a write as they see a CPU's.
     [[nodiscard]] std::span<std::byte> ram() { return ram_; }
     [[nodiscard]] std::uint64_t load64(Gpa address) const override;
     void store64(Gpa address, std::uint64_t value) override;
@@ -70,10 +70,10 @@ class QtestMachine : public driver::Memory {
     // Offset of a PCI capability; 0 if the function has none with this id.
     [[nodiscard]] unsigned find_capability(SourceId function, unsigned id);
 
-    // Sends a QMP command (a JSON object) and returns the answer's line, which holds "return" or
-    // "error". Events that come first are dropped.
+    // Sends a QMP command (a JSON object) and returns the line of the answer, with "return" or
+    // "error" in it. Events before the answer are dropped.
     [[nodiscard]] std::string qmp(std::string_view command);
-    // What the command returns. Throws TransportError if the answer is an error.
+    // The value that the command returns. Throws TransportError if the answer is an error.
     Json qmp_ok(std::string_view command);
     // A property of an object, by its QOM path. `value` is JSON text.
     [[nodiscard]] Json property(std::string_view object, std::string_view name);
@@ -102,7 +102,7 @@ class QtestMachine : public driver::Memory {
     [[nodiscard]] pid_t pid() const { return child_->pid(); }
     [[nodiscard]] std::string output() const { return child_->output(); }
     [[nodiscard]] bool runs();
-    // QEMU's memory that no file is behind, as the kernel counts it. Guest RAM is not in it.
+    // The kernel's count of QEMU's anonymous memory. Guest RAM is a file and not counted.
     [[nodiscard]] std::uint64_t anonymous_bytes() const;
 
   private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// System reset: what must be gone after it.
+// System reset: the state that must be gone after it.
 #include "tests/qtest/register_values.h"
 #include "tests/qtest/viommu_test.h"
 

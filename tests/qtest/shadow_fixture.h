@@ -49,7 +49,7 @@ class ShadowFixture : public ViommuTest {
         SecondStage other;
     };
 
-    // Asserts on Umbra and records on the peer what `what` says.
+    // `what` names the expectation. On Umbra a failure fails the test; on the peer it is recorded.
     void expect(const std::string& what, const Mappings& actual, const Mappings& expected) {
         if (on_umbra()) {
             EXPECT_EQ(actual, expected) << what;

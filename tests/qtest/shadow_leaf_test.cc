@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the host maps for a leaf: its size, target and permissions, and each change of them.
+// The host mapping of a leaf: size, target and permissions, and each change of them.
 #include "plugin/probe/registers.h"
 #include "tests/qtest/shadow_fixture.h"
 

@@ -38,7 +38,7 @@ TEST_P(ShadowListener, ListenerThatComesBackWhileAnEntryIsClearedButNotInvalidat
     expect("gone at the listener that came back", joined(on.rig.second.live_mappings()), expected);
 }
 
-// What benchmarks take for the listener's part of a figure.
+// Benchmarks subtract nothing, but show these notifications as the listener's part of a figure.
 TEST_P(ShadowListener, RehearsedNotificationsAreCountedAndNeedNoRules) {
     for (const bool rules : {false, true}) {
         Rig rig(options(), rules ? ",listen=on" : ",listen=on,vfio-rules=off");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A model guest that changes its tables at random, and the host mappings that must follow.
+// A model guest that changes its tables at random, and the host mappings that follow.
 #include <algorithm>
 #include <array>
 #include <optional>

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What an invalidation changes in a passed-through device's host mappings, and what it leaves
-// alone.
+// The host mappings of a passed-through device that an invalidation changes or leaves alone.
 #include <chrono>
 #include <random>
 #include <set>
@@ -140,7 +139,7 @@ TEST_P(ShadowSync, TablesThatPointToThemselvesDoNotHoldQemu) {
     on.submit(Descriptor::iotlb_pages(kOtherDomain, kIova, 0));
     EXPECT_EQ(joined(on.rig.second.live_mappings()), Mappings{mapping(kIova, kData, kPageSize)});
 
-    // And this one heals when its tables do.
+    // And this domain heals once its tables are right.
     for (std::uint64_t i = 0; i < kEntriesPerTable; i++) {
         on.rig.machine.store64(on.table.root() + i * 8, 0);
     }

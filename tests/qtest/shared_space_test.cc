@@ -117,7 +117,7 @@ TEST_F(SharedSpace, TwoContainersOrContainerAndListener) {
             on.driver.enable_translation();
             on.expect_both(all);
 
-            // Blocked, and another domain.
+            // Blocked, then in another domain.
             on.driver.contexts().clear(kShared);
             on.submit(Descriptor::context_device(kDomain, kShared));
             on.expect_both({});
@@ -158,7 +158,7 @@ TEST_F(SharedSpace, ContainerComesToAListener) {
         R"( "bus": "bridge", "addr": "3", "listen": true, "container": true}})");
     ProbeDriver late(on.machine, SourceId(1, 3 << 3), kBridgeWindow + 0x4000);
     EXPECT_EQ(joined(late.live_mappings()), all);
-    // First told by its notifiers, then filled as a container.
+    // The unit tells it through notifiers first, and then fills its container.
     EXPECT_EQ(late.get(UMBRA_PROBE_REFUSED_OVERLAP), 0u);
     EXPECT_EQ(late.get(UMBRA_PROBE_REFUSED_BISECT), 0u);
     on.expect_both(all);
@@ -199,7 +199,7 @@ TEST_F(SharedSpace, AllGoWithTheBridge) {
     }
 }
 
-// Whoever hears of unmaps only keeps translations that the shadow knows nothing of.
+// A listener that hears of unmaps only keeps translations that the shadow does not know.
 TEST_F(SharedSpace, UnmapsOnlyListenerHearsEveryInvalidation) {
     for (const char* first : {kContainer, kListener}) {
         SCOPED_TRACE(first);
@@ -213,7 +213,7 @@ TEST_F(SharedSpace, UnmapsOnlyListenerHearsEveryInvalidation) {
         EXPECT_EQ(on.second.get(UMBRA_PROBE_LISTEN_UNMAPS), 1u);
         on.submit(Descriptor::iotlb_global());
         EXPECT_GT(on.second.get(UMBRA_PROBE_LISTEN_UNMAPPED_BYTES), std::uint64_t{1} << 40);
-        // The other one is told of what is unmapped, and of nothing else.
+        // The other listener is told of mappings that go, and of nothing else.
         EXPECT_EQ(on.first.get(UMBRA_PROBE_LISTEN_UNMAPS), 0u);
 
         on.table.map(kIova, kData);

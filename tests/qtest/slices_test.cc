@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Invalidations that take long are carried out in slices, between which QEMU does everything else.
-// Here a slice is as short as it can be: a table, or a mapping. How far the work has come when a
-// test looks depends on the machine's speed; nothing that is asserted does.
+// Long invalidations are carried out in slices, and QEMU does its other work between them. Here a
+// slice is as short as possible: a table, or a mapping. The progress that a test sees depends on
+// the machine's speed; no assertion does.
 #include <algorithm>
 
 #include "plugin/probe/registers.h"
@@ -147,8 +147,8 @@ TEST_F(Slices, ResetMeanwhile) {
     EXPECT_TRUE(fresh.submit(Descriptor::iotlb_domain(kDomain)));
 }
 
-// Whoever saves a machine stops it first, and sends its memory before its devices: what the guest
-// waits for must be in memory when it has stopped.
+// Saving a machine stops it first, and writes memory before devices. So the status that the guest
+// waits for must be in memory by the time the machine has stopped.
 TEST_F(Slices, MachineThatStopsHasNothingLeft) {
     map_all();
     start(Descriptor::iotlb_domain(kDomain), 1);
@@ -185,8 +185,8 @@ TEST_F(Slices, TranslationIsOnWhenEverythingIsMapped) {
 
 class SharedBridge : public QemuTest {};
 
-// Both are behind one conventional bridge, so the unit cannot tell them apart, and one is told of
-// what is mapped while work for the other is left over.
+// Both probes are behind one conventional bridge, so the unit cannot tell them apart. One of them
+// is told of the mappings while work for the other is left over.
 TEST_F(SharedBridge, ListenerThatComesMeanwhileTakesNothingFromTheOther) {
     MachineOptions options = short_slices();
     options.arguments = {"-device", "pcie-pci-bridge,id=bridge,addr=8",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Umbra's counters, read over QMP, against what the test had the unit do.
+// Umbra's counters, read over QMP, against the work that the test gave the unit.
 #include <stdexcept>
 
 #include "tests/qtest/viommu_test.h"

@@ -25,6 +25,7 @@
 #include "plugin/tools/decode.h"
 #include "plugin/tools/framing.h"
 #include "tests/qtest/viommu_test.h"
+#include "tests/support/temporary_folder.h"
 
 namespace umbra::qtest {
 namespace {
@@ -36,35 +37,6 @@ using tools::FrameReader;
 
 // Far from what any step takes.
 constexpr int kLimitMs = 60'000;
-
-class Folder {
-  public:
-    Folder() {
-        std::string name = (fs::temp_directory_path() / "umbra-stats-XXXXXX").string();
-        if (::mkdtemp(name.data()) == nullptr) {
-            throw std::system_error(errno, std::generic_category(), "mkdtemp");
-        }
-        path_ = name;
-    }
-    ~Folder() {
-        std::error_code ignored;
-        fs::remove_all(path_, ignored);
-    }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-
-    [[nodiscard]] std::string file(const std::string& name) const { return path_ / name; }
-    [[nodiscard]] std::vector<std::string> names() const {
-        std::vector<std::string> names;
-        for (const auto& entry : fs::directory_iterator(path_)) {
-            names.push_back(entry.path().filename());
-        }
-        return names;
-    }
-
-  private:
-    fs::path path_;
-};
 
 snapshot::Snapshot read_file(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
@@ -98,7 +70,7 @@ void invalidate(Rig& rig) {
 
 class StatsFile : public QemuTest {
   protected:
-    Folder folder;
+    testing::TemporaryFolder folder;
 };
 
 TEST_F(StatsFile, IsWrittenAtExit) {
@@ -127,7 +99,7 @@ TEST_F(StatsFile, IsWrittenOnDemandWithWhatQomGetSays) {
     rig.machine.set_property(kViommuPath, "stats-write", "true");
     const Json told = statistics_of(rig.machine);
     snapshot::Snapshot written = read_file(path);
-    // What a snapshot says about itself differs.
+    // A snapshot's number and times are its own.
     written.sequence = 0;
     written.taken_unix_ns =
         static_cast<std::uint64_t>(told.at("taken-unix-ns").get<std::int64_t>());
@@ -208,7 +180,7 @@ FileDescriptor connect_to(const std::string& path) {
     return socket;
 }
 
-// A reader of a stream, at its own pace.
+// Reads a stream at its own pace.
 class Reader {
   public:
     explicit Reader(FileDescriptor socket) : socket_(std::move(socket)) {}
@@ -248,7 +220,7 @@ MachineOptions with_stream(const std::string& chardev, const std::string& proper
 
 class StatsStream : public QemuTest {
   protected:
-    Folder folder;
+    testing::TemporaryFolder folder;
 };
 
 TEST_F(StatsStream, HasAMessageAnInterval) {
@@ -307,7 +279,7 @@ TEST_F(StatsStream, AReconnectedReaderBeginsWithAWholeMessage) {
         const snapshot::Snapshot first = reader.next();
         EXPECT_GT(first.sequence, sequence);
         sequence = first.sequence;
-        // Goes away while a message is under way.
+        // The reader goes away in the middle of a message.
         const std::int64_t before = dropped();
         while (dropped() == before) {
         }

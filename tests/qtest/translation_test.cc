@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// DMA by a device through the unit: where it lands, and what it may do there.
+// DMA by a device through the unit: the place in memory, and the permissions there.
 #include <cstring>
 
 #include "tests/qtest/pci_bridge.h"
@@ -84,7 +84,7 @@ TEST_P(LeafTranslation, ReachesBothEndsOfTheLeaf) {
     EXPECT_EQ(rig.machine.load64(target), 1u);
     EXPECT_EQ(rig.machine.load64(target + (size - 8)), 2u);
     EXPECT_EQ(rig.probe.load(iova + (size - 8)), 2u);
-    // One byte below it is another leaf.
+    // The byte below belongs to another leaf.
     EXPECT_EQ(rig.probe.store(iova - 8, 3), DmaResult::fault);
 }
 
@@ -107,7 +107,7 @@ TEST_P(Translation, FollowsScatteredPages) {
         std::uint64_t expected = 0;
         std::memcpy(&expected, rig.machine.ram().subspan(page.value() + 4, 8).data(), 8);
         EXPECT_EQ(expected, kPattern) << "page " << i;
-        // Nothing beside the pages that are mapped.
+        // The pages beside the mapped ones fault.
         EXPECT_EQ(rig.machine.load64(page + kPageSize), 0u) << "page " << i;
     }
 }

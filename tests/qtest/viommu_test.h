@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the device-level tests share: a machine with the vIOMMU under test, a driver for it, and
-// probes behind it. Tests take the vIOMMU as their parameter; run on QEMU's own intel-iommu they
-// prove the harness, run on Umbra they test Umbra.
+// The set-up that the device-level tests share: a machine with the vIOMMU under test, a driver for
+// the vIOMMU, and probes behind it. The vIOMMU is a test's parameter. A run on QEMU's own
+// intel-iommu proves the harness; a run on Umbra tests Umbra.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -26,7 +26,7 @@ inline constexpr SourceId kSecondProbe(0, 6 << 3);
 // Guest memory for data, away from the tables that ModelDriver allocates.
 inline constexpr Gpa kData(256u << 20);
 
-// Domain-ids of the tests. 0 is not among them: it is reserved under caching mode.
+// Domain-ids of the tests. Caching mode reserves 0.
 inline constexpr std::uint16_t kDomain = 5;
 inline constexpr std::uint16_t kOtherDomain = 6;
 
@@ -51,15 +51,14 @@ struct Rig {
     ProbeDriver second;
 };
 
-// What Umbra says of itself: its counters, and its comparison of the shadow with the guest's
-// tables.
+// Umbra's counters, and Umbra's comparison of the shadow with the guest's tables.
 [[nodiscard]] inline Json statistics_of(QtestMachine& machine) {
     return machine.property(kViommuPath, "statistics");
 }
 [[nodiscard]] inline Json verification_of(QtestMachine& machine) {
     return machine.property(kViommuPath, "verify");
 }
-// Errors are differences that no invalidation still to come explains.
+// No difference but those that an invalidation still to come explains.
 inline void expect_no_errors(QtestMachine& machine) {
     const Json verification = verification_of(machine);
     EXPECT_EQ(verification.at("errors"), 0);
@@ -69,7 +68,7 @@ inline void expect_no_errors(QtestMachine& machine) {
 [[nodiscard]] inline bool is_clean(QtestMachine& machine) {
     return verification_of(machine).at("clean").get<bool>();
 }
-// VFIO would have refused nothing so far that this probe was told.
+// VFIO would have refused none of the calls to this probe so far.
 inline void expect_nothing_refused(ProbeDriver& probe) {
     EXPECT_EQ(probe.get(UMBRA_PROBE_REFUSED_OVERLAP), 0u);
     EXPECT_EQ(probe.get(UMBRA_PROBE_REFUSED_BISECT), 0u);
@@ -79,7 +78,7 @@ inline void clear_statistics(QtestMachine& machine) {
     machine.set_property(kViommuPath, "statistics-clear", "true");
 }
 
-// Skips, saying why, where there is nothing to run on.
+// Skips the test, with the reason, where QEMU or the plugin is missing.
 class QemuTest : public ::testing::Test {
   protected:
     void SetUp() override {

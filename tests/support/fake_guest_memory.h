@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Guest RAM for tests: one buffer that starts at a guest-physical address of the test's choice,
-// with nothing below and above it. Writes of the code under test can go into a journal.
+// Guest RAM for tests: one buffer from a guest-physical address of the test's choice on. Below and
+// above the buffer there is no memory. A journal can record the writes of the code under test.
 #pragma once
 
 #include <cstddef>
@@ -19,12 +19,12 @@ namespace umbra::testing {
 
 class FakeGuestMemory : public GuestMemory, public driver::Memory {
   public:
-    // `base` and `bytes` are multiples of 4 KiB. `journal` may be null; it gets
-    // "memory ADDRESS = VALUE" for every write of 4 bytes through the interface.
+    // `base` and `bytes` are multiples of 4 KiB. `journal` may be null. Each write of 4 bytes
+    // through GuestMemory adds the line "memory ADDRESS = VALUE" to the journal.
     explicit FakeGuestMemory(std::size_t bytes, Gpa base = Gpa(), Journal* journal = nullptr)
         : base_(base), words_(bytes / sizeof(std::uint64_t)), journal_(journal) {}
 
-    // What guest software stores and sees.
+    // Guest software's own stores and loads.
     template <class Value>
     void store(Gpa address, Value value) {
         std::memcpy(bytes().subspan(address - base_, sizeof value).data(), &value, sizeof value);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Everything around a shadow::Manager, under a test's control: guest memory, the map of guest RAM,
-// context entries, devices with recorders, time, and what the operator is told.
+// The surroundings of a shadow::Manager, under a test's control: guest memory, the map of guest
+// RAM, context entries, devices with recorders, time, and messages to the operator.
 #pragma once
 
 #include <cstddef>
@@ -52,7 +52,7 @@ class TableMemory final : public GuestMemory {
     }
     [[nodiscard]] std::uint64_t generation() const override { return generation_; }
 
-    // From this page on there is no memory any more (nullopt: all is there).
+    // Takes away the memory from this page on. With nullopt, all memory is there again.
     void unplug(std::optional<Gpa> from) {
         unplugged_ = from;
         ++generation_;
@@ -96,7 +96,7 @@ class FakeRamMap final : public shadow::RamMap {
     }
     [[nodiscard]] const std::vector<shadow::RamRun>& runs() const { return runs_; }
 
-    // What a device reaches at `guest` with `access`; access none if nothing.
+    // The host memory that a device reaches at `guest` with `access`. Access none: no memory.
     struct Target {
         HostAddress host;
         Access access = Access::none;
@@ -158,7 +158,7 @@ class FakeEvents final : public shadow::Events {
     unsigned stops = 0;
 };
 
-// Stands still unless told to move, or moves by a fixed step at each look.
+// Stands still, or moves by `step` each time it is read.
 class FakeClock final : public shadow::Clock {
   public:
     [[nodiscard]] std::uint64_t now_ns() const override {
@@ -191,8 +191,8 @@ class FakeDevice final : public shadow::Device {
     std::vector<std::size_t> mapped_at_mode;
 };
 
-// A manager with all its ports. Guest RAM for DMA starts at kRam and is not backed by anything:
-// nobody reads it. Table pages are the first `table_pages` pages of guest memory.
+// A manager with all its ports. Guest RAM for DMA starts at kRam; no memory is behind it, because
+// the manager never reads it. Table pages are the first `table_pages` pages of guest memory.
 class FakeMachine {
   public:
     static constexpr Gpa kRam{0x1'0000'0000};

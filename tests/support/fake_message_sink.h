@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Takes the unit's own interrupts in tests.
+// Receives the unit's own interrupts (fault and completion events) in tests.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,7 @@ namespace umbra::testing {
 
 class FakeMessageSink : public vtd::MessageSink {
   public:
-    // `journal` may be null; it gets "message ADDRESS DATA".
+    // `journal` may be null. Each message adds the line "message ADDRESS DATA" to the journal.
     explicit FakeMessageSink(Journal* journal = nullptr) : journal_(journal) {}
 
     void send(std::uint64_t address, std::uint32_t data) override {
@@ -30,7 +30,7 @@ class FakeMessageSink : public vtd::MessageSink {
 
     // Address and data of every message so far.
     std::vector<std::pair<std::uint64_t, std::uint32_t>> sent;
-    // Called at the moment of delivery, as an interrupt handler would be.
+    // Runs when a message is delivered, as an interrupt handler does. May be empty.
     std::function<void(std::uint64_t address, std::uint32_t data)> on_send;
 
   private:

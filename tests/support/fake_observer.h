@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Writes down every call of the unit's observer.
+// Writes each call of the unit's observer into a journal.
 #pragma once
 
 #include <bit>
@@ -14,7 +14,7 @@ namespace umbra::testing {
 
 class FakeObserver : public vtd::InvalidationObserver {
   public:
-    // Lines are the function's name or the invalidation's kind, and the arguments: numbers in
+    // A line is the function's name or the invalidation's kind, and then the arguments, numbers in
     // hexadecimal.
     explicit FakeObserver(Journal& journal) : journal_(journal) {}
 

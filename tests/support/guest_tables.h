@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Guest software's side of second-stage tables: allocates table pages, writes entries, and walks
-// them the slow and simple way that tests compare with.
+// Second-stage tables in the memory of a FakeMachine, as guest software builds them. Allocates
+// table pages, writes entries, and walks the tables in the slow and simple way that tests compare
+// with.
 #pragma once
 
 #include <algorithm>
@@ -30,7 +31,8 @@ class GuestTables {
     [[nodiscard]] Gpa root() const { return root_; }
     [[nodiscard]] unsigned levels() const { return levels_; }
 
-    // A page of zeros that no table leads to; one that was in use a moment ago if memory is short.
+    // A page of zeros that no table leads to. When free pages run out, pages are used again that no
+    // table leads to any more.
     Gpa allocate() {
         if (free_.empty()) {
             collect();
@@ -51,8 +53,8 @@ class GuestTables {
         return page.value() | static_cast<std::uint64_t>(access);
     }
 
-    // The entry of `level` for `iova`, making tables on the way as needed. Leaves of higher levels
-    // must not be in the way.
+    // The entry of `level` for `iova`. Missing tables above it are made. No leaf may stand in their
+    // place.
     std::uint64_t& entry(Iova iova, unsigned level) {
         Gpa page = root_;
         for (unsigned at = levels_; at > level; --at) {
@@ -80,7 +82,7 @@ class GuestTables {
         }
     }
 
-    // What the tables say now about the page at `iova`, in terms of the host.
+    // The host memory that the tables give for `iova` at this moment.
     [[nodiscard]] FakeRamMap::Target walk(Iova iova) const {
         Access access = Access::read_write;
         Gpa page = root_;
@@ -113,7 +115,7 @@ class GuestTables {
     }
 
   private:
-    // Makes every page free that cannot be reached from the top-level table.
+    // Frees each page that the top-level table does not lead to.
     void collect() {
         std::vector<Gpa> used;
         reach(root_, levels_, used);
@@ -145,7 +147,7 @@ class GuestTables {
     Gpa root_;
 };
 
-// What a recorder has for the page at `iova`.
+// The host memory that a recorder holds for `iova`.
 inline FakeRamMap::Target mapped(const host::Recorder& recorder, Iova iova) {
     const auto found = recorder.mappings().find(iova);
     return found ? FakeRamMap::Target{found->host + (iova - found->iova), found->access}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the fakes of one test saw, in the order in which it happened, one line an event. Sharing a
-// journal between memory, message sink and observer makes order across them visible.
+// The events that the fakes of one test saw, in order, one line an event. Memory, message sink and
+// observer share a journal, so that a test sees the order of events across them.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Keeps account of every call that another host mapper carried out, so that a verification can look
-// at what really happened instead of at what the shadow thinks. Costs a tree node a mapping.
+// A host mapper that passes each call on to another one and keeps account of the calls that
+// succeeded. A verification then compares with the host's state and not with the shadow's idea of
+// it. Each mapping costs a tree node.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,7 @@ class Ledger final : public shadow::HostMapper {
     shadow::HostResult map(const shadow::HostMapping& mapping) override {
         const shadow::HostResult result = next_.map(mapping);
         if (result.ok() && !mappings_.insert(mapping)) {
-            // The host let a mapping be replaced: what it covers now is the new one.
+            // The host replaced a mapping: the new one counts.
             mappings_.erase(mapping.iova, mapping.bytes);
             (void)mappings_.insert(mapping);
         }

@@ -15,11 +15,11 @@ namespace umbra::host {
 
 class MappingSet {
   public:
-    // False, and nothing changes, if anything is mapped inside already (the kernel says EEXIST).
+    // False, without a change, if a mapping overlaps already (the kernel's answer is EEXIST).
     [[nodiscard]] bool insert(const shadow::HostMapping& mapping);
 
-    // Whether a mapping lies partly inside and partly outside (type1v2 says EINVAL, iommufd
-    // ENOENT, to an unmap of that range).
+    // Whether a mapping lies partly inside and partly outside. To an unmap of such a range, type1v2
+    // answers EINVAL and iommufd ENOENT.
     [[nodiscard]] bool bisected_by(Iova iova, std::uint64_t bytes) const;
 
     // Removes the mappings inside [iova, iova + bytes), and returns how many.
@@ -38,7 +38,7 @@ class MappingSet {
             visit(mapping);
         }
     }
-    // Those that lie, whole or in part, inside [iova, iova + bytes).
+    // The mappings that lie, whole or in part, inside [iova, iova + bytes), in order of IOVA.
     template <class Visit>
     void visit(Iova iova, std::uint64_t bytes, Visit&& visit) const {
         for (auto at = first_at_or_after(iova); at != mappings_.end() && at->first < iova + bytes;

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A host mapper that maps nothing: it keeps account of what would be mapped, refuses what VFIO
-// type1v2 would refuse, and fails when it is told to. For tests and for measuring the shadow
-// without the cost of a host.
+// A host mapper without a host: it keeps account of the mappings, refuses each call that VFIO
+// type1v2 would refuse, and fails on a test's request.
 #pragma once
 
 #include <cstdint>
@@ -16,30 +15,30 @@ namespace umbra::host {
 
 class Recorder final : public shadow::HostMapper {
   public:
-    // EEXIST over a live mapping, EINVAL if malformed, ENOSPC beyond entry_limit, else whatever
-    // `fail` says.
+    // EEXIST over a live mapping, EINVAL if malformed, ENOSPC beyond entry_limit, else the answer
+    // of `fail`.
     shadow::HostResult map(const shadow::HostMapping& mapping) override;
-    // EINVAL if it bisects a mapping or is malformed, else whatever `fail` says.
+    // EINVAL if the range bisects a mapping or is malformed, else the answer of `fail`.
     shadow::HostResult unmap(Iova iova, std::uint64_t bytes) override;
     [[nodiscard]] bool visit_mappings(const Visitor& visit) const override;
 
     [[nodiscard]] const MappingSet& mappings() const { return mappings_; }
-    // As if the container had been closed and opened.
+    // Drops all mappings, as closing and opening the container does.
     void clear() { mappings_.clear(); }
 
-    // Calls that broke a rule: a map over a live mapping, an unmap that bisects one, sizes or
-    // addresses that are no multiples of 4 KiB, an access of none. The shadow makes none of them
-    // unless a call failed before.
+    // Calls that broke a rule: a map over a live mapping, an unmap that bisects a mapping, sizes or
+    // addresses that are no multiples of 4 KiB, an access of none. The shadow makes such a call
+    // only after a call that failed.
     [[nodiscard]] std::uint64_t violations() const { return violations_; }
     [[nodiscard]] std::uint64_t map_calls() const { return map_calls_; }
     [[nodiscard]] std::uint64_t unmap_calls() const { return unmap_calls_; }
 
-    // Like vfio_iommu_type1.dma_entry_limit.
+    // The most mappings at a time, as vfio_iommu_type1.dma_entry_limit sets it.
     std::size_t entry_limit = std::numeric_limits<std::size_t>::max();
 
     // Asked before each call that no rule refuses: a positive errno fails it, 0 lets it through.
     std::function<int(bool is_map, Iova iova, std::uint64_t bytes)> fail;
-    // Told of each mapping that goes, before it goes.
+    // Called with each mapping that an unmap is about to remove.
     std::function<void(const shadow::HostMapping&)> on_unmapped;
 
   private:

@@ -27,7 +27,7 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 constexpr int kNothingToRunOn = 4;
 
-// However slow a case is, so that there is a median.
+// Also of a slow case, so that there is a median.
 constexpr unsigned kLeastTurns = 3;
 // An operation that takes longer, in ns, is done once a turn: more turns in the same time.
 constexpr double kSlow = 10e6;
@@ -58,7 +58,7 @@ class Progress {
     bool visible_ = ::isatty(STDERR_FILENO) != 0;
 };
 
-// What was seen of one vIOMMU, turn by turn.
+// The results of one vIOMMU, turn by turn.
 struct Samples {
     std::vector<double> times;
     std::vector<double> medians;  // of each turn
@@ -67,7 +67,7 @@ struct Samples {
     unsigned in_a_row = 1;
 };
 
-// What a memcmp of the leaf tables took, and its median in each turn.
+// The times of a memcmp of the leaf tables, and their median in each turn.
 struct Comparison {
     std::vector<double> times;
     std::vector<double> medians;
@@ -110,7 +110,7 @@ Summary summarise_ratio(const std::vector<double>& dividends, const std::vector<
 Result measure(const Case& benchmark, const Configuration& configuration, Subjects& subjects,
                Subject* alone, const std::vector<Memory>& memories, const Options& options) {
     std::vector<Samples> samples(subjects.size());
-    // Beside Umbra if it is there, else beside whatever is.
+    // Beside Umbra if it is there, else beside the peer.
     Comparison comparison;
     Samples of_one_device;
     // One turn that does not count: caches, allocators and lazily made tables.

@@ -27,8 +27,8 @@ constexpr unsigned kMemoryMib = 3072;
 constexpr Gpa kData{1u << 30};
 constexpr std::size_t kDataPages = (std::size_t{1} << 30) / kPageSize;
 
-// Pages that stay, and far away from them those that operations add and take away. Neither meets
-// the interrupt address range at 0xfee00000.
+// Pages that stay, and far away from them the pages that operations add and take away. Neither lies
+// in the interrupt address range at 0xfee00000.
 constexpr Iova kStanding{0x1'0000'0000};
 constexpr Iova kMoving{0x100'0000'0000};
 
@@ -129,8 +129,8 @@ double Subject::ring() {
     if (complete()) {
         return static_cast<double>(times.total_ns);
     }
-    // The vIOMMU goes on by itself in slices, and the status will appear in memory. Nothing is
-    // asked of QEMU meanwhile: that would take time from it.
+    // The vIOMMU goes on by itself in slices, and the status will appear in memory. A request to
+    // QEMU in between would take time from that work.
     const auto deadline = std::chrono::steady_clock::now() + kCompletionLimit;
     while (!complete()) {
         if (std::chrono::steady_clock::now() >= deadline) {
@@ -256,7 +256,7 @@ Measurement Subject::batches(Leaf leaf, std::size_t count, bool timing_maps, uns
     const auto apply = [&](bool map) {
         listeners_.clear_traffic();
         for (std::size_t step = 0; step < steps; step++) {
-            // With a gap to the next, unless asked otherwise.
+            // With a gap to the next step, unless they are to be adjacent.
             const Iova iova = kMoving + step * step_bytes * (adjacent ? 1 : 2);
             for (std::size_t i = 0; i < count; i++) {
                 const Iova at = iova + i * leaf_size(leaf);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // A machine that is measured: a vIOMMU, probes that listen and only count, and a guest domain with
-// many pages mapped. Each operation changes the guest's tables, then has a probe write the queue's
-// tail register from inside QEMU and time that write: nothing of a VM exit or of the test protocol
-// is in the figure, only what the vIOMMU and its listeners do until the wait descriptor completes.
+// many pages mapped. Each operation changes the guest's tables. Then a probe writes the queue's
+// tail register from inside QEMU and times that write. So a figure holds the work of the vIOMMU and
+// its listeners until the wait descriptor completes, and nothing of a VM exit or of the test
+// protocol.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +23,7 @@
 namespace umbra::bench {
 
 enum class Sharing { one_domain, own_domains };
-// What neighbouring IOVAs map to: neighbouring pages, or pages in random order.
+// Neighbouring IOVAs map to neighbouring pages, or to pages in random order.
 enum class Layout { contiguous, fragmented };
 
 struct Configuration {
@@ -39,17 +40,17 @@ struct Measurement {
     double doorbells = 1;  // writes of the tail register per operation
 };
 
-// What is in every figure and is not the vIOMMU's work on an invalidation.
+// The part of every figure that is not the vIOMMU's work on an invalidation.
 struct Floor {
     double doorbell = 0;      // ns of a doorbell for a queue that holds a wait and nothing else
     double notification = 0;  // ns of one notification, from QEMU's entry to the counting listener
 };
 
-// What a subject takes for what it has mapped.
+// The memory that a subject takes for the pages that it has mapped.
 struct Memory {
     std::uint64_t table_bytes = 0;      // the guest's own second-stage tables
     std::uint64_t anonymous_bytes = 0;  // QEMU's private memory, grown since nothing was mapped
-    std::uint64_t mirror_bytes = 0;     // what Umbra says that its mirror takes; 0 for others
+    std::uint64_t mirror_bytes = 0;     // Umbra's own count of its mirror; 0 for others
 };
 
 class Subject {
@@ -105,7 +106,7 @@ class Subject {
     double ring();
     [[nodiscard]] unsigned devices_of_first_domain() const;
     [[nodiscard]] Measurement unchanged(const driver::Descriptor& descriptor, unsigned repetitions);
-    // What else is in the doorbell: PSIs with gaps between, side by side, or none.
+    // The PSIs of one doorbell: several with gaps between, several side by side, or one.
     enum class Batch { spread, adjacent, alone };
     // Batches of one kind of change, timed when `timing_maps` says so.
     [[nodiscard]] Measurement batches(driver::Leaf leaf, std::size_t count, bool timing_maps,

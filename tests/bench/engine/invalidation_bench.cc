@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What an invalidation costs the IOTLB, by how much of it is in use. On a machine with passed-
-// through devices most domains have nothing in it.
+// The cost of an invalidation in the IOTLB, by the number of entries in use. On a machine with
+// passed-through devices most domains have no entry.
 #include <benchmark/benchmark.h>
 
 #include "plugin/vtd/iotlb.h"

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Parts of a sync beside the comparison: looking up leaves in the mirror, and making unmap calls
-// out of 256 removals.
+// Parts of a sync beside the comparison: the look-up of leaves in the mirror, and the plan of unmap
+// calls for 256 removals.
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What a sync costs, with a host mapper that does nothing: comparison against a memcmp of the same
-// bytes, page-selective maps and unmaps, scattered unmaps, and the memory that the mirror takes.
+// The cost of a sync with a host mapper that does nothing: comparison against a memcmp of the same
+// bytes, page-selective maps and unmaps, scattered unmaps, and the memory of the mirror.
 #include <benchmark/benchmark.h>
 #include <sys/mman.h>
 
@@ -121,7 +121,7 @@ class Guest final : public shadow::ContextSource, public shadow::Device {
     Guest(const Guest&) = delete;
     Guest& operator=(const Guest&) = delete;
 
-    // Where page number `page` is, from the device's side.
+    // The device's address of page number `page`.
     [[nodiscard]] static Iova iova(std::size_t page) {
         return Iova(0x1'0000'0000 + page * kPageSize);
     }
