@@ -2,6 +2,7 @@
 //
 // QEMU's message and exit status for command lines that cannot work.
 #include "tests/qtest/environment.h"
+#include "tests/qtest/pci_bridge.h"
 #include "tests/qtest/viommu_test.h"
 
 namespace umbra::qtest {
@@ -102,8 +103,7 @@ TEST_F(CommandLine, MapListenersWithoutCachingMode) {
 
 TEST_F(CommandLine, MapListenersPluggedWithoutCachingMode) {
     MachineOptions options = umbra_with(",caching-mode=off");
-    options.arguments = {"-device", "pcie-root-port,id=root-port,chassis=1,addr=8", "-device",
-                         "umbra-probe,addr=5"};
+    options.arguments = {"-device", kRootPort, "-device", "umbra-probe,addr=5"};
     QtestMachine machine(options);
     const std::string refused = machine.qmp(
         R"({"execute": "device_add", "arguments": {"driver": "umbra-probe", "id": "late",)"

@@ -19,9 +19,7 @@ UMBRA_ON_EACH_VIOMMU(Hotplug);
 
 TEST_P(Hotplug, ProbesComeAndGo) {
     MachineOptions with_port = options();
-    // Hot-plug by the port's own registers: hot-plug by ACPI needs a guest that runs AML.
-    with_port.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
-                           "-device", "pcie-root-port,id=root-port,chassis=1,addr=8"};
+    with_port.arguments = {"-global", kHotplugByRegisters, "-device", kRootPort};
     Rig rig(with_port);
     constexpr SourceId kBehind(1, 0);
     PciBridge port(rig.machine, kBridge);
@@ -55,8 +53,8 @@ TEST_P(Hotplug, BridgeGoesWithTheProbeBehindIt) {
                         "then it crashes";
     }
     MachineOptions with_bridge = options();
-    with_bridge.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
-                             "-device", "pcie-root-port,id=root-port,chassis=1,addr=8",
+    with_bridge.arguments = {"-global", kHotplugByRegisters,
+                             "-device", kRootPort,
                              "-device", "pcie-pci-bridge,id=bridge,bus=root-port",
                              "-device", "umbra-probe,bus=bridge,addr=1,listen=on"};
     Rig rig(with_bridge);
@@ -103,8 +101,8 @@ TEST_P(Hotplug, SwitchGoesWithTheProbesBehindIt) {
         SCOPED_TRACE(properties);
         const std::string probe = std::string("umbra-probe,addr=0") + properties;
         MachineOptions with_switch = options();
-        with_switch.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
-                                 "-device", "pcie-root-port,id=root-port,chassis=1,addr=8",
+        with_switch.arguments = {"-global", kHotplugByRegisters,
+                                 "-device", kRootPort,
                                  "-device", "x3130-upstream,id=switch,bus=root-port",
                                  "-device", "xio3130-downstream,id=left,bus=switch,chassis=2",
                                  "-device", "xio3130-downstream,id=right,bus=switch,chassis=3",
@@ -150,7 +148,7 @@ TEST_P(Hotplug, RenumberedBusHasTheContextsOfItsNewNumber) {
     for (const char* properties : {"", ",listen=on", ",listen=on,container=on"}) {
         SCOPED_TRACE(properties);
         MachineOptions with_port = options();
-        with_port.arguments = {"-device", "pcie-root-port,id=root-port,chassis=1,addr=8", "-device",
+        with_port.arguments = {"-device", kRootPort, "-device",
                                std::string("umbra-probe,bus=root-port,addr=0") + properties};
         Rig rig(with_port);
         PciBridge port(rig.machine, kBridge);

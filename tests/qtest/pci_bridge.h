@@ -12,8 +12,13 @@ namespace umbra::qtest {
 
 // Where open_window() puts the memory of what is behind a bridge: 1 MiB from here.
 inline constexpr std::uint64_t kBridgeWindow = 0xe100'0000;
-// The bridge that tests put at addr=8 of the root bus.
+// The bridge that tests put at addr=8 of the root bus: for a root port, -device kRootPort.
 inline constexpr SourceId kBridge(0, 8 << 3);
+inline constexpr const char* kRootPort = "pcie-root-port,id=root-port,chassis=1,addr=8";
+// A -global with which a root port is hot-pluggable by its registers. Hot-plug by ACPI, QEMU's
+// default, needs a guest that runs AML.
+inline constexpr const char* kHotplugByRegisters =
+    "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off";
 
 class PciBridge {
   public:

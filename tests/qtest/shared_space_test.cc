@@ -172,8 +172,8 @@ TEST_F(SharedSpace, ContainerComesToAListener) {
 TEST_F(SharedSpace, AllGoWithTheBridge) {
     for (const char* second : {kListener, kUnmapsOnly, kContainer}) {
         MachineOptions with_port{.viommu = Viommu::umbra};
-        with_port.arguments = {"-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off",
-                               "-device", "pcie-root-port,id=root-port,chassis=1,addr=8",
+        with_port.arguments = {"-global", kHotplugByRegisters,
+                               "-device", kRootPort,
                                "-device", "pcie-pci-bridge,id=bridge,bus=root-port",
                                "-device", std::string("umbra-probe,bus=bridge,addr=1") + kContainer,
                                "-device", std::string("umbra-probe,bus=bridge,addr=2") + second};

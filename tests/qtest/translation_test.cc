@@ -219,7 +219,7 @@ TEST_P(Translation, MultifunctionAndBridgedFunctionsUseTheirOwnSourceId) {
     MachineOptions with_bridge = options();
     with_bridge.arguments = {"-device", "umbra-probe,addr=7.0,multifunction=on",
                              "-device", "umbra-probe,addr=7.3",
-                             "-device", "pcie-root-port,id=root-port,chassis=1,addr=8",
+                             "-device", kRootPort,
                              "-device", "umbra-probe,bus=root-port,addr=0"};
     Rig rig(with_bridge);
     constexpr SourceId kBehind(1, 0);

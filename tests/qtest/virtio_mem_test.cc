@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Memory that comes and goes in blocks (virtio-mem). A block that the guest has not plugged must not
-// take host memory, and a mapping for a device would pin it.
+// Memory that comes and goes in blocks (virtio-mem). A block that the guest has not plugged must
+// not take host memory, and a mapping for a device would pin it.
 #include "plugin/probe/registers.h"
 #include "tests/qtest/viommu_test.h"
 #include "tests/qtest/virtio_driver.h"
