@@ -52,10 +52,7 @@ void Domain::detach(HostBinding& binding) {
 
 bool Domain::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns) {
     const std::uint64_t start = now_ns;
-    SyncRun run{.unit = unit_,
-                .leaves = leaves_,
-                .log = log_,
-                .slice = Slice(unit_.clock, deadline_ns, unit_.options.tables_per_look)};
+    SyncRun run(unit_, leaves_, log_, deadline_ns);
     DeltaBuilder delta(run, bindings_);
     if (bindings_.any_missing() || bindings_.any_stuck()) {
         bindings_.look();
@@ -174,7 +171,7 @@ void Domain::heal_refusals(const SyncJob& job) {
 
 // ---- Counters ----
 
-void Domain::account(telemetry::SyncCounters tally) {
+void Domain::account(telemetry::SyncCounters& tally) {
     tally.leaves = leaves_.count - counters_.sync.leaves;
     tally.tables = leaves_.mirror.tables() - counters_.sync.tables;
     tally.mirror_bytes = leaves_.mirror.bytes() - counters_.sync.mirror_bytes;

@@ -95,7 +95,7 @@ class Domain {
     [[nodiscard]] bool advance(SyncJob& job, SyncRun& run, DeltaBuilder& delta);
     void finish(SyncJob& job);
     // Adds the counts of one call to the counters of domain and unit.
-    void account(telemetry::SyncCounters tally);
+    void account(telemetry::SyncCounters& tally);
     // Trouble with host calls is told once for all devices, so it has healed when no device misses
     // a leaf, or has anything stuck.
     void heal_calls();

@@ -48,7 +48,7 @@ void LeafSync::sync(const EntrySpan& entries) {
     }
 }
 
-unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t value) {
+inline unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t value) {
     Table& table = entries.table;
     const vtd::EntryFormat& format = leaves_.mirror.format();
     const Options& options = run_.unit.options;
@@ -110,8 +110,8 @@ unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t value) {
     return slot;
 }
 
-unsigned LeafSync::copy_contiguous(const EntrySpan& entries, std::uint64_t value,
-                                   const RamRun& run) const {
+inline unsigned LeafSync::copy_contiguous(const EntrySpan& entries, std::uint64_t value,
+                                          const RamRun& run) const {
     Table& table = entries.table;
     const unsigned end = contiguous_end(entries, value, run);
     unsigned slot = entries.first;
@@ -126,8 +126,8 @@ unsigned LeafSync::copy_contiguous(const EntrySpan& entries, std::uint64_t value
     return slot;
 }
 
-unsigned LeafSync::contiguous_end(const EntrySpan& entries, std::uint64_t value,
-                                  const RamRun& run) const {
+inline unsigned LeafSync::contiguous_end(const EntrySpan& entries, std::uint64_t value,
+                                         const RamRun& run) const {
     const unsigned first = entries.first;
     const Gpa address = leaves_.mirror.format().decode(1, value).address;
     const std::uint64_t pages =
@@ -135,11 +135,11 @@ unsigned LeafSync::contiguous_end(const EntrySpan& entries, std::uint64_t value,
     unsigned end =
         first + static_cast<unsigned>(std::min<std::uint64_t>(entries.size(), pages - 1));
     if (const std::uint64_t block = delta_.join_block() >> kPageShift; block < kEntriesPerTable) {
-        // Tables begin with a block, so the slots of one have its number in common.
+        // A table begins with a block. So slots are in one block if slot / block is the same.
         end = std::min(end, static_cast<unsigned>(((first - 1) / block + 1) * block));
     }
     if (vtd::is_interrupt_address(entries.table.entry_iova(first - 1))) {
-        // To the end of that range; it begins with a table.
+        // The mapping ends with the interrupt range, which begins where a table does.
         const std::uint64_t left =
             Iova(vtd::kInterruptRangeLast) + 1 - entries.table.entry_iova(first);
         end = std::min(end, first + static_cast<unsigned>(left >> kPageShift));
@@ -147,7 +147,7 @@ unsigned LeafSync::contiguous_end(const EntrySpan& entries, std::uint64_t value,
     return end;
 }
 
-unsigned LeafSync::remove_stretch(const EntrySpan& entries, std::uint64_t value) {
+inline unsigned LeafSync::remove_stretch(const EntrySpan& entries, std::uint64_t value) {
     Table& table = entries.table;
     const vtd::EntryFormat& format = leaves_.mirror.format();
     const bool first_joined = table.joined.test(entries.first);

@@ -6,6 +6,8 @@
 // Threading: one thread at a time.
 #pragma once
 
+#include <cstdint>
+
 #include "counter_types.h"
 #include "plugin/shadow/domain_leaves.h"
 #include "plugin/shadow/slice.h"
@@ -15,6 +17,13 @@
 namespace umbra::shadow {
 
 struct SyncRun {
+    // All outlive the run. It is to end at `end_ns` of the unit's clock.
+    SyncRun(UnitResources& unit, DomainLeaves& leaves, TroubleLog& log, std::uint64_t end_ns)
+        : unit(unit),
+          leaves(leaves),
+          log(log),
+          slice(unit.clock, end_ns, unit.options.tables_per_look) {}
+
     UnitResources& unit;
     DomainLeaves& leaves;
     TroubleLog& log;

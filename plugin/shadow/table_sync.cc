@@ -19,7 +19,7 @@ using Kind = vtd::DecodedEntry::Kind;
 // Up to this many entries are compared one by one.
 constexpr unsigned kFewEntries = kEntriesPerLine;
 
-// Stands for a table page that is not in RAM.
+// The entries of a table page that is not in RAM.
 alignas(64) constexpr std::array<std::uint64_t, kEntriesPerTable> kNothing{};
 
 void prefetch_start(const Table& table) {
@@ -45,8 +45,8 @@ TableSync::Result TableSync::sync(IovaRange range) {
     return {done, resume_at_, widened_};
 }
 
-bool TableSync::time_is_up(Iova done) {
-    // Once over it stays over, and the place where the walk goes on is that of the first time.
+inline bool TableSync::time_is_up(Iova done) {
+    // A slice that is over stays so, and the walk resumes where it was over first.
     if (!over_ && run_.slice.table_ends_it()) [[unlikely]] {
         over_ = true;
         resume_at_ = done + 1;
@@ -67,7 +67,7 @@ bool TableSync::sync_table(Table& table, IovaRange range) {
     const CompareFunctions& compare = run_.unit.compare;
     if (table.leaves == 0 && table.children == nullptr && entries.size() == kEntriesPerTable &&
         !compare.any_present(entries.guest)) {
-        // Entries that are not present may differ from the copy; nothing follows from it.
+        // Entries that are not present can differ from the copy, and need not be taken over.
         ++run_.tally.tables_skipped;
         return !time_is_up(range.last);
     }
@@ -87,9 +87,9 @@ inline bool TableSync::sync_child(Table& child, IovaRange range) {
                       {std::max(range.first, child.base), std::min(range.last, child.last())});
 }
 
-bool TableSync::sync_lines(const EntrySpan& entries, std::uint64_t lines, IovaRange range) {
+inline bool TableSync::sync_lines(const EntrySpan& entries, std::uint64_t lines, IovaRange range) {
     while (lines != 0) {
-        // Neighbours together: what changed there mostly goes on across their border.
+        // Neighbouring lines go together, because a stretch of changes mostly crosses their border.
         const auto line = static_cast<unsigned>(std::countr_zero(lines));
         const auto count = static_cast<unsigned>(std::countr_one(lines >> line));
         lines &= ~bit_range(line, line + count - 1);
@@ -102,7 +102,7 @@ bool TableSync::sync_lines(const EntrySpan& entries, std::uint64_t lines, IovaRa
     return true;
 }
 
-bool TableSync::sync_words(const EntrySpan& entries, std::uint64_t lines, IovaRange range) {
+inline bool TableSync::sync_words(const EntrySpan& entries, std::uint64_t lines, IovaRange range) {
     for (unsigned word = entries.first / 64; word <= entries.last / 64; ++word) {
         const unsigned first = std::max(entries.first, word * 64);
         const unsigned last = std::min(entries.last, word * 64 + 63);
@@ -200,7 +200,7 @@ bool TableSync::change_entry(Table& table, unsigned slot, std::uint64_t value, I
                 return true;
             }
             ++run_.tally.resizes;
-            // All of the leaf is gone, so all that is there now has to come, whatever was named.
+            // The leaf goes as a whole, so all that replaces it has to come, whatever was named.
             range = table.entry_range(slot);
             widened_ = RangeList::hull(widened_, range);
         }
@@ -290,7 +290,7 @@ bool TableSync::add_table(Table& table, unsigned slot, std::uint64_t value,
             break;
     }
     if (leaf_sync_.budget_used_up()) {
-        // Nothing in it could be taken over, so it is not even looked at.
+        // Nothing in the table could be taken over, so the table is not looked at.
         leaf_sync_.refuse(covered);
         return true;
     }
