@@ -28,7 +28,8 @@ bool LeafResize::refine(Table& table, unsigned slot, std::uint64_t value,
         drop(*child);
         return false;
     }
-    // On the host it stays one mapping, which the first of the new leaves continues or begins.
+    // The host keeps one mapping. The first of the new leaves begins it, or continues the mapping
+    // before, as the large leaf did.
     const bool joined = table.joined.test(slot);
     table.joined.clear(slot);
     table.copy[slot] = value;

@@ -198,7 +198,7 @@ bool Mirror::any_leaf_below(const Table& table, IovaRange range) const {
 
 LeafRef Mirror::first_of_run(LeafRef leaf) const {
     while (leaf.joined()) {
-        // Leaves of one mapping touch each other, so this one's predecessor ends where it starts.
+        // Leaves of one mapping touch each other, so the leaf before ends where this one starts.
         leaf = leaf.slot > 0 && is_leaf(*leaf.table, leaf.slot - 1)
                    ? LeafRef{leaf.table, leaf.slot - 1}
                    : leaf_at(leaf.iova() - 1);

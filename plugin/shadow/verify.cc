@@ -13,7 +13,7 @@ namespace {
 using vtd::DecodedEntry;
 using Kind = vtd::DecodedEntry::Kind;
 
-// Mappings in order of IOVA; what continues the mapping before it is merged with it.
+// Mappings in order of IOVA. A mapping that continues the one before it is merged with it.
 class Extents {
   public:
     void add(const HostMapping& mapping) {
@@ -38,13 +38,14 @@ class Extents {
     std::vector<HostMapping> list_;
 };
 
-// Goes through one list of mappings alongside others.
+// A place in one list of mappings. Several cursors go through their lists side by side.
 class Cursor {
   public:
     explicit Cursor(const Extents& extents)
         : at_(extents.list().begin()), end_(extents.list().end()) {}
 
-    // Nearest IOVA above `from` where something begins or ends; the last one there is if nothing.
+    // The nearest IOVA above `from` where a mapping begins or ends. The last of all IOVAs if there
+    // is none.
     [[nodiscard]] Iova next_edge(Iova from) {
         while (at_ != end_ && at_->iova + at_->bytes <= from) {
             ++at_;
@@ -54,7 +55,7 @@ class Cursor {
         }
         return at_->iova > from ? at_->iova : at_->iova + at_->bytes;
     }
-    // What is at [from, to), which lies between two edges.
+    // The mapping of [from, to), which lies between two edges.
     [[nodiscard]] HostMapping slice(Iova from, Iova to) const {
         if (at_ == end_ || at_->iova > from) {
             return {from, to - from, HostAddress(), Gpa(), Access::none};
@@ -72,7 +73,8 @@ bool same_target(const HostMapping& a, const HostMapping& b) {
     return a.access == b.access && (a.access == Access::none || a.host == b.host);
 }
 
-// The guest's tables as they are at this moment. Written apart from the sync, on purpose.
+// A walk of the guest's tables as they are at this moment. It has nothing of the walk of a sync, so
+// that a fault in one shows in the other.
 class GuestWalk {
   public:
     GuestWalk(const GuestMemory& memory, const RamSnapshot& ram, const vtd::EntryFormat& format,
@@ -116,8 +118,8 @@ class GuestWalk {
     const vtd::EntryFormat& format_;
     std::uint64_t tables_left_;
     bool complete_ = true;
-    // Tables from the top-level one down to the current one, by level. No table is at the unused
-    // places: ~0 is not aligned.
+    // The tables from the top-level one down to the current one, by level. Unused places hold ~0,
+    // which is aligned to no page and so no table's address.
     std::array<Gpa, vtd::kMaxLevels + 1> path_ = [] {
         std::array<Gpa, vtd::kMaxLevels + 1> path{};
         path.fill(Gpa(~std::uint64_t{0}));
@@ -126,7 +128,7 @@ class GuestWalk {
     Extents found_;
 };
 
-// Collects differences of one device, joining neighbours that differ in the same way.
+// The differences of one device. Neighbours that differ in the same way are one difference.
 class Findings {
   public:
     Findings(DomainId domain, SourceId source) : domain_(domain), source_(source) {}
@@ -208,12 +210,12 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
     walk.walk(domain_.key().root, domain_.key().levels, Iova(0), Access::read_write);
     result.complete = result.complete && walk.complete();
 
-    // What the host is meant to have since the last invalidations.
+    // The mappings that the host is meant to have since the last invalidations.
     Extents meant;
     const Mirror& mirror = domain_.mirror();
     mirror.leaves(IovaRange::everything(), [&](LeafRef leaf) {
         if (binding.is_put_off(leaf)) {
-            return;  // the guest still waits for it
+            return;  // the guest still waits for this invalidation
         }
         const DecodedEntry entry = mirror.entry(*leaf.table, leaf.slot);
         meant.add(leaf.iova(), leaf.bytes(), entry.address, entry.access & leaf.table->access,
@@ -250,7 +252,7 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
     }
     binding.visit_stuck([&](IovaRange range) {
         if (mapper_can_tell) {
-            return;  // seen above
+            return;  // the mapper has shown what is left
         }
         const HostMapping nothing = {range.first, range.last - range.first + 1, HostAddress(),
                                      Gpa(), Access::none};
