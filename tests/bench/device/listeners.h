@@ -19,7 +19,7 @@ struct Traffic {
 
 class Listeners {
   public:
-    void add(qtest::ProbeDriver probe) { probes_.push_back(std::move(probe)); }
+    void add(const qtest::ProbeDriver& probe) { probes_.push_back(probe); }
     [[nodiscard]] qtest::ProbeDriver& front() { return probes_.front(); }
 
     [[nodiscard]] Traffic traffic();
