@@ -94,7 +94,8 @@ class Domain {
     [[nodiscard]] bool walk(SyncJob& job, SyncRun& run, DeltaBuilder& delta);
     [[nodiscard]] bool advance(SyncJob& job, SyncRun& run, DeltaBuilder& delta);
     void finish(SyncJob& job);
-    // Adds the counts of one call to the counters of domain and unit.
+    // Adds the counts of one call to the counters of domain and unit. Puts into `tally` by how much
+    // the values as of now changed.
     void account(telemetry::SyncCounters& tally);
     // Trouble with host calls is told once for all devices, so it has healed when no device misses
     // a leaf, or has anything stuck.
