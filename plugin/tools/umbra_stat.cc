@@ -4,15 +4,11 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
-#include <csignal>
-#include <cstdio>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "plugin/telemetry/json.h"
@@ -20,6 +16,8 @@
 #include "plugin/tools/difference.h"
 #include "plugin/tools/errors.h"
 #include "plugin/tools/open_metrics.h"
+#include "plugin/tools/options.h"
+#include "plugin/tools/signals.h"
 #include "plugin/tools/source.h"
 #include "plugin/tools/terminal.h"
 #include "plugin/tools/view.h"
@@ -29,96 +27,6 @@ namespace {
 
 using telemetry::snapshot::Snapshot;
 using Clock = std::chrono::steady_clock;
-
-constexpr const char* kHelp = R"(umbra-stat: shows what a unit of Umbra has counted.
-
-  umbra-stat [--once] [--json] [--timeout SECONDS] SOURCE
-  umbra-stat --openmetrics [--timeout SECONDS] SOURCE
-  umbra-stat --diff [--json | --openmetrics] EARLIER LATER
-
-SOURCE is a file that QEMU wrote (-device umbra-viommu,stats-file=PATH), or a stream of it
-(-chardev socket,id=stats,path=PATH,server=on,wait=off
- -device umbra-viommu,stats-chardev=stats,stats-interval=MS): the path of a file, socket or pipe,
-unix:PATH, tcp:HOST:PORT (of this machine), or - for standard input.
-
-A file is shown once: its last snapshot, with totals. A stream is shown live: totals, and rates
-since the message before. In a terminal that is a page (q or Ctrl-C leaves it), elsewhere a line
-for each message.
-
-  --once         one snapshot of a stream, then end
-  --json         JSON, one line a snapshot; the form of QMP's qom-get (plugin/telemetry/umbra.proto)
-  --openmetrics  one snapshot in the OpenMetrics text format, as Prometheus reads it
-  --diff         what happened between two snapshots: counters are subtracted
-  --timeout S    how long to wait for a stream's first message (default: 10)
-  --help         this text
-
-Examples:
-  umbra-stat /run/vm/stats.sock
-  umbra-stat --once --json tcp:localhost:4711 | jq .shadow.map.calls
-  umbra-stat --openmetrics umbra.stats > /var/lib/node_exporter/umbra.prom
-  umbra-stat --diff before.stats after.stats
-
-Exit codes: 0 done, 1 the input is damaged or no snapshot, 2 usage, 3 no message in time, 4 a file
-or socket cannot be opened or read.
-)";
-
-enum class Format { text, json, open_metrics };
-
-struct Options {
-    Format format = Format::text;
-    bool once = false;
-    bool diff = false;
-    std::chrono::seconds timeout{10};
-    std::vector<std::string> sources;
-};
-
-// ---- Signals: the live view ends in order ----
-
-volatile std::sig_atomic_t stop_requested = 0;
-
-void request_stop(int /*signal*/) {
-    stop_requested = 1;
-}
-void wake_up(int /*signal*/) {}
-
-// Signals arrive in wait_for() only, so that none is missed in between.
-class Signals {
-  public:
-    Signals() {
-        struct sigaction action {};
-        sigemptyset(&action.sa_mask);
-        sigset_t blocked{};
-        sigemptyset(&blocked);
-        for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGWINCH}) {
-            action.sa_handler = signal == SIGWINCH ? wake_up : request_stop;
-            ::sigaction(signal, &action, nullptr);
-            sigaddset(&blocked, signal);
-        }
-        ::sigprocmask(SIG_BLOCK, &blocked, &before_);
-    }
-
-    // Until one of `waiting` has something, a signal comes or the time is up (nullopt: no limit).
-    // Returns whether the time is not up.
-    bool wait_for(std::vector<pollfd>& waiting, std::optional<Clock::duration> limit) const {
-        timespec time{};
-        if (limit) {
-            const auto left = std::max(*limit, Clock::duration::zero());
-            const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(left);
-            time.tv_sec = seconds.count();
-            time.tv_nsec =
-                std::chrono::duration_cast<std::chrono::nanoseconds>(left - seconds).count();
-        }
-        const int ready =
-            ::ppoll(waiting.data(), waiting.size(), limit ? &time : nullptr, &before_);
-        if (ready < 0) {
-            std::ranges::for_each(waiting, [](pollfd& one) { one.revents = 0; });
-        }
-        return ready != 0;
-    }
-
-  private:
-    sigset_t before_{};
-};
 
 // ---- Reading ----
 
@@ -159,7 +67,7 @@ std::optional<Snapshot> read_first(Source& source, std::chrono::seconds timeout,
                                 std::to_string(timeout.count()) +
                                 " s; is stats-chardev set, and does nobody else read it?");
         }
-        if (stop_requested != 0) {
+        if (Signals::stop_requested()) {
             return std::nullopt;
         }
         if (waiting[0].revents != 0 && !source.read_more()) {
@@ -241,7 +149,7 @@ class Live {
             std::cout.flush();
         }
         update(last_, 0);
-        while (stop_requested == 0 && std::cout) {
+        while (!Signals::stop_requested() && std::cout) {
             while (const std::optional<Frame> frame = source_.next()) {
                 take(decode_from(source_, *frame));
             }
@@ -313,69 +221,13 @@ void show(const Options& options) {
     Live(source, options.format).run(signals, std::move(*first));
 }
 
-// ---- The command line ----
-
-ToolError usage(const std::string& sentence) {
-    return {ExitCode::usage, sentence + "; umbra-stat --help tells more"};
-}
-
-std::chrono::seconds parse_timeout(std::string_view text) {
-    unsigned seconds = 0;
-    const char* const end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, seconds);
-    if (error != std::errc() || stop != end || seconds == 0 || seconds > 86400) {
-        throw usage("--timeout needs a number of seconds from 1 to 86400, not \"" +
-                    std::string(text) + "\"");
-    }
-    return std::chrono::seconds(seconds);
-}
-
-Options parse(const std::vector<std::string>& arguments) {
-    Options options;
-    bool json = false;
-    bool open_metrics = false;
-    bool only_sources = false;
-    for (std::size_t i = 0; i < arguments.size(); ++i) {
-        const std::string& word = arguments[i];
-        if (only_sources || word == "-" || !word.starts_with("-")) {
-            options.sources.push_back(word);
-        } else if (word == "--") {
-            only_sources = true;
-        } else if (word == "--once") {
-            options.once = true;
-        } else if (word == "--json") {
-            json = true;
-        } else if (word == "--openmetrics") {
-            open_metrics = true;
-        } else if (word == "--diff") {
-            options.diff = true;
-        } else if (word == "--timeout") {
-            if (i + 1 == arguments.size()) {
-                throw usage("--timeout needs a number of seconds");
-            }
-            options.timeout = parse_timeout(arguments[++i]);
-        } else {
-            throw usage("there is no option " + word);
-        }
-    }
-    if (json && open_metrics) {
-        throw usage("--json and --openmetrics exclude each other");
-    }
-    if (options.sources.size() != (options.diff ? 2u : 1u)) {
-        throw usage(options.diff ? "--diff needs two sources, the earlier one first"
-                                 : "name one source: a file, a socket, or -");
-    }
-    options.format = json ? Format::json : open_metrics ? Format::open_metrics : Format::text;
-    return options;
-}
-
 int run(const std::vector<std::string>& arguments) {
     if (std::ranges::find(arguments, "--help") != arguments.end() ||
         std::ranges::find(arguments, "-h") != arguments.end()) {
         std::cout << kHelp;
         return 0;
     }
-    const Options options = parse(arguments);
+    const Options options = parse_options(arguments);
     if (options.diff) {
         show_difference(options);
     } else {
