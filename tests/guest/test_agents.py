@@ -294,8 +294,8 @@ class HoldModule(AgentCase):
     def test_what_cannot_be_is_refused_with_a_reason(self):
         for name, value, reason in (
                 ("pages", "0", "from 1 to 512"), ("pages", "513", "from 1 to 512"), ("pages", "-1", "from 1 to 512"),
-                ("pages", "many", "from 1 to 512"), ("threads", "65", "from 1 to 64"), ("batch", "4097", "from 1 to 4096"),
-                ("pages_mapped", "4194305", "from 0 to 4194304"),
+                ("pages", "many", "from 1 to 512"), ("threads", "65", "from 1 to 64"),
+                ("batch", "4097", "from 1 to 4096"), ("pages_mapped", "4194305", "from 0 to 4194304"),
                 ("pages_mapped", "18446744073709551616", "from 0 to 4194304"),
                 ("physical_pages", "0", "from 1 to 65536"), ("operations", "1000000001", "from 0 to 1000000000"),
                 ("seconds", "3601", "from 0 to 3600"), ("layout", "diagonal", "contiguous, scattered or"),
@@ -317,8 +317,8 @@ class HoldModule(AgentCase):
 
 class HoldWorkload(AgentCase):
     def test_counts_add_up(self):
-        data = self.do(self.guest, "workload hold pages_mapped=2048 physical_pages=64 layout=scattered pages=4 threads=3 "
-                                   "batch=7 operations=1000")
+        data = self.do(self.guest, "workload hold pages_mapped=2048 physical_pages=64 layout=scattered pages=4 "
+                                   "threads=3 batch=7 operations=1000")
         for name, value in {"pages_mapped": 2048, "physical_pages": 64, "layout": "scattered", "pages": 4, "threads": 3,
                             "batch": 7, "operations": 3000, "map_errors": 0}.items():
             self.assertEqual(data[name], value, name)

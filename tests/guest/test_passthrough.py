@@ -56,7 +56,8 @@ class PassthroughCase(VmCase):
         """Until the guest has let go of devices, which takes the 5 s of a slot's attention button."""
         def deleted() -> bool:
             self.guest.qmp.execute("query-status")
-            gone = {event["data"].get("device") for event in self.guest.qmp.events if event["event"] == "DEVICE_DELETED"}
+            gone = {event["data"].get("device") for event in self.guest.qmp.events
+                    if event["event"] == "DEVICE_DELETED"}
             return gone >= set(names)
         self.until("the guest keeps a device", deleted)
         self.guest.qmp.events.clear()
@@ -74,8 +75,8 @@ class PassthroughCase(VmCase):
         jobs = "".join(f" --name=job{index} --filename={self.disk(address)} --randseed={self.random.getrandbits(31)}"
                        for index, address in enumerate(addresses))
         return ("exec -t 300 fio --output=/tmp/fio --thread --direct=1 --ioengine=libaio --iodepth=16 --rw=randwrite "
-                "--bs=4k --size=512k --clocksource=clock_gettime --verify=crc32c --verify_fatal=1 --verify_state_save=0 "
-                f"--do_verify=1{jobs} || {{ cat /tmp/fio; exit 1; }}")
+                "--bs=4k --size=512k --clocksource=clock_gettime --verify=crc32c --verify_fatal=1 "
+                f"--verify_state_save=0 --do_verify=1{jobs} || {{ cat /tmp/fio; exit 1; }}")
 
     def verified_io(self, addresses) -> None:
         """I/O on the disks, with the shadow verified at random moments meanwhile, and once in peace."""

@@ -111,7 +111,8 @@ class IovaCaches(VmCase):
                 time.sleep(0.2)
             self.assertEqual(given_back["cached"], 0)
             self.assertGreater(given_back["trimmed"], 0)
-            print(f"IOVAs of one page that {self.CPUS} CPUs cached: {kept['cached']}, after trimming {given_back['cached']}")
+            print(f"IOVAs of one page that {self.CPUS} CPUs cached: {kept['cached']}, "
+                  f"after trimming {given_back['cached']}")
 
             self.use_all_cpus(guest)
             self.assertGreater(self.caches(guest)["hits"], given_back["hits"], "and they are used as before")

@@ -54,7 +54,8 @@ class EntryLimit(VmCase):
                 during.update(viommu.shadow())
                 self.wait_for_other_io(viommu)
                 self.assertGreater(viommu.shadow()["missing-leaves"], 0)
-            self.do(guest, "workload hold pages_mapped=4096 layout=reversed operations=64 barrier=yes", {"measured": limited})
+            self.do(guest, "workload hold pages_mapped=4096 layout=reversed operations=64 barrier=yes",
+                    {"measured": limited})
             after = viommu.shadow()
             self.do(guest, "workload verify size=1m")
             self.do(guest, "exec -t 300 touch /tmp/enough; while [ ! -s /tmp/other ]; do sleep 0.1; done; "

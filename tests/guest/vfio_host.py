@@ -35,8 +35,8 @@ class VfioHost:
 
     def holders(self) -> str:
         """Processes that have a VFIO or iommufd file open, with the files."""
-        return self._host.run("ls -l /proc/[0-9]*/fd 2>/dev/null | grep -E '/dev/(vfio|iommu)|anon_inode:.*(vfio|iommufd)'"
-                              ).stdout
+        return self._host.run("ls -l /proc/[0-9]*/fd 2>/dev/null | "
+                              "grep -E '/dev/(vfio|iommu)|anon_inode:.*(vfio|iommufd)'").stdout
 
     def faults(self) -> list[str]:
         """What the host's IOMMU has complained of since the last call."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from umbra.building import kernel, kernel_config, kernel_image, patches
+from umbra.building.kernel_config import lost_options
 from umbra.errors import ExitCode, UserError
 
 
@@ -64,9 +65,9 @@ class Fragments(ScratchCase):
 
     def test_lost_options(self):
         config = "CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_C=m\nCONFIG_D=0x1\n"
-        self.assertEqual(kernel_config.lost_options(config, "# words\nCONFIG_A=y\nCONFIG_C=m\nCONFIG_D=0x1\n"), [])
-        self.assertEqual(kernel_config.lost_options(config, "# CONFIG_B is not set\n# CONFIG_E is not set\nCONFIG_B=n\n"), [])
-        self.assertEqual(kernel_config.lost_options(config, "CONFIG_A=m\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_E=y\n"),
+        self.assertEqual(lost_options(config, "# words\nCONFIG_A=y\nCONFIG_C=m\nCONFIG_D=0x1\n"), [])
+        self.assertEqual(lost_options(config, "# CONFIG_B is not set\n# CONFIG_E is not set\nCONFIG_B=n\n"), [])
+        self.assertEqual(lost_options(config, "CONFIG_A=m\nCONFIG_B=y\n# CONFIG_C is not set\nCONFIG_E=y\n"),
                          ["CONFIG_A=m", "CONFIG_B=y", "# CONFIG_C is not set", "CONFIG_E=y"])
 
     def test_ours_name_each_option_once(self):

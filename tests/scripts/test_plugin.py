@@ -59,7 +59,8 @@ class BuildFolder(unittest.TestCase):
     def test_every_build_goes_on_with_the_one_before(self):
         project = self.folder.parent / "project"
         project.mkdir()
-        (project / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.25)\nproject(small LANGUAGES C CXX)\n")
+        (project / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.25)\n"
+                                                "project(small LANGUAGES C CXX)\n")
         options = plugin.PluginOptions(build=self.folder, offline=True)
         kept = self.folder / "kept"
         with mock.patch.object(plugin, "TREE", project), mock.patch.object(plugin.packages, "ensure"):

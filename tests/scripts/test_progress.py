@@ -60,14 +60,15 @@ class Run(unittest.TestCase):
         self.run_step("sh", "-c", "! read line")
 
     def test_interruption_ends_the_whole_group(self):
-        script = ("import sys; from pathlib import Path; from umbra import progress; from umbra.commands import common\n"
+        script = ("import sys; from pathlib import Path\nfrom umbra import progress\n"
+                  "from umbra.commands import common\n"
                   "common.run(lambda: progress.run('x', ['sh', '-c', 'sleep 600 & echo $! >&3; wait'], "
                   f"Path({str(self.log)!r}), keep_open=[3]), 'x')\n")
         reader, writer = os.pipe()
         with open(reader, encoding="ascii") as pids:
             # The shell writes the process's id to descriptor 3, which it inherits.
-            process = subprocess.Popen(["sh", "-c", f"exec 3>&{writer}; exec \"$@\"", "sh", sys.executable, "-c", script],
-                                       pass_fds=[writer], stderr=subprocess.DEVNULL)
+            words = ["sh", "-c", f"exec 3>&{writer}; exec \"$@\"", "sh", sys.executable, "-c", script]
+            process = subprocess.Popen(words, pass_fds=[writer], stderr=subprocess.DEVNULL)
             os.close(writer)
             self.assertTrue(int(pids.readline()))
             process.send_signal(signal.SIGTERM)
@@ -102,14 +103,16 @@ class Steps(unittest.TestCase):
 
     def test_kernel_lines_are_counted(self):
         display = progress.Display("x")
-        for line in (b"  CC      mm/slab.o\n", b"  CC [M]  a.o\n", b"make[1]: Entering\n", b"  LD      vmlinux\n", b"\n"):
+        for line in (b"  CC      mm/slab.o\n", b"  CC [M]  a.o\n", b"make[1]: Entering\n", b"  LD      vmlinux\n",
+                     b"\n"):
             display.read_line(line)
         self.assertEqual((display.count, display.total), (3, 0))
 
 
 class Durations(unittest.TestCase):
     def test_words(self):
-        self.assertEqual([progress.duration(s) for s in (0, 59.9, 60, 3599)], ["0 s", "59 s", "1 min 00 s", "59 min 59 s"])
+        self.assertEqual([progress.duration(s) for s in (0, 59.9, 60, 3599)],
+                         ["0 s", "59 s", "1 min 00 s", "59 min 59 s"])
 
 
 if __name__ == "__main__":

@@ -215,10 +215,11 @@ class Traces(unittest.TestCase):
 
     def test_events(self):
         text = (self.HEAD +
-                " umbra_dma_hold/0-88      [000] .....    10: unmap: IOMMU: iova=0x00000000fffe2000 - 0x00000000fffe4000 "
-                "size=8192 unmapped_size=8192\n" +
+                " umbra_dma_hold/0-88      [000] .....    10: unmap: IOMMU: iova=0x00000000fffe2000 - "
+                "0x00000000fffe4000 size=8192 unmapped_size=8192\n" +
                 self.submit((0x10032, 0xFFFE2041), (0x10022, 0), (0x10012, 0), (0x5, 0x1234), (0x20032, 0x40000)) +
-                " umbra_dma_hold/0-88      [000] d....    13: release: (free_iova_fast+0x0/0x120) pfn=0xfffe2 pages=0x2\n")
+                " umbra_dma_hold/0-88      [000] d....    13: release: (free_iova_fast+0x0/0x120) pfn=0xfffe2 "
+                "pages=0x2\n")
         self.assertEqual(trace.parse(text), [
             Event(Kind.UNMAP, 0xFFFE2, 2), Event(Kind.INVALIDATE, 0xFFFE2, 2, True), Event(Kind.INVALIDATE),
             Event(Kind.INVALIDATE), Event(Kind.INVALIDATE, 0x40, 1), Event(Kind.RELEASE, 0xFFFE2, 2)])
@@ -241,8 +242,8 @@ class Promises(unittest.TestCase):
 
     def test_kept(self):
         n = self.N
-        for policy, psi, dsi, wait in (("strict", 2 * n, 0, 2 * n), ("fq-domain", n, 5, n + 5), ("fq-single", n, 4, n + 4),
-                                       ("fq-range", n + 70, 0, n + 8)):
+        for policy, psi, dsi, wait in (("strict", 2 * n, 0, 2 * n), ("fq-domain", n, 5, n + 5),
+                                       ("fq-single", n, 4, n + 4), ("fq-range", n + 70, 0, n + 8)):
             self.assertEqual(self.broken(policy, psi, dsi, wait), [], policy)
 
     def test_broken(self):

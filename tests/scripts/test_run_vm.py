@@ -20,8 +20,9 @@ class Writing(unittest.TestCase):
         for command in ("workload verify", "workload verify size=4m", "workload verify phase=write",
                         "workload fio rw=randrw", "workload fio seconds=2 rw=write"):
             self.assertTrue(agent_commands.writes(command), command)
-        for command in ("device", "check", "workload verify phase=read seed=7", "workload fio", "workload fio rw=randread",
-                        "workload hold pages_mapped=256", "workload dma-map", "policy strict", "workload", ""):
+        for command in ("device", "check", "workload verify phase=read seed=7", "workload fio",
+                        "workload fio rw=randread", "workload hold pages_mapped=256", "workload dma-map",
+                        "policy strict", "workload", ""):
             self.assertFalse(agent_commands.writes(command), command)
 
     def test_a_real_device_is_not_written_to_unasked(self):

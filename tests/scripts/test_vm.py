@@ -57,8 +57,8 @@ class CommandLine(unittest.TestCase):
         self.assertIn("vfio-pci,id=passthrough1,bus=slot1,host=0000:00:11.0,iommufd=iommufd1", words)
 
     def test_devices_behind_a_bridge(self):
-        words = self.words(viommu="none", passthrough=["0000:00:10.0", "0000:00:11.0"], bridges=["pcie-pci-bridge,id=b"],
-                           places=["bus=b,addr=1", "bus=b,addr=2"])
+        words = self.words(viommu="none", passthrough=["0000:00:10.0", "0000:00:11.0"],
+                           bridges=["pcie-pci-bridge,id=b"], places=["bus=b,addr=1", "bus=b,addr=2"])
         devices = [words[i + 1] for i, word in enumerate(words) if word == "-device"]
         self.assertEqual(devices, ["pcie-pci-bridge,id=b", "vfio-pci,id=passthrough0,bus=b,addr=1,host=0000:00:10.0",
                                    "vfio-pci,id=passthrough1,bus=b,addr=2,host=0000:00:11.0"])
@@ -123,7 +123,7 @@ class Options(unittest.TestCase):
     def test_measure_takes_what_is_named_twice_once(self):
         once = plan.chosen_cells(measure.parse(["--viommu", "umbra", "--policy", "strict", "--backend", "type1"]))
         twice = plan.chosen_cells(measure.parse(["--viommu", "umbra", "--viommu", "umbra", "--policy", "strict",
-                                                    "--policy", "strict", "--backend", "type1"]))
+                                                 "--policy", "strict", "--backend", "type1"]))
         self.assertEqual(twice, once)
 
     def test_measure(self):

@@ -11,7 +11,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Inside the block the handlers of SIGINT, SIGTERM and SIGHUP do not run; what came meanwhile is handled at its end.
+    """Inside the block the handlers of SIGINT, SIGTERM and SIGHUP do not run; signals are handled at its end.
 
     For starting a process: an exception out of the middle of that leaves a child that nobody knows and nobody ends.
     """

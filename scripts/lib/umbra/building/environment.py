@@ -11,11 +11,11 @@ from umbra.project import TREE
 _CCACHE_WRAPPERS = Path("/usr/lib/ccache")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Variables that compilers, make, Kbuild and Python read; a stray one would change what is built without changing its key.
-_DROPPED = {"CC", "CXX", "CPP", "LD", "AR", "AS", "NM", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "MAKEFLAGS", "MAKE",
-            "ARCH", "CROSS_COMPILE", "LLVM", "O", "V", "W", "C", "M", "LOCALVERSION", "PYTHONPATH", "PYTHONHOME",
-            "VIRTUAL_ENV", "NINJA_STATUS", "DESTDIR", "CPATH", "LIBRARY_PATH", "LD_LIBRARY_PATH", "LD_PRELOAD",
-            "GREP_OPTIONS", "KCFLAGS", "KCONFIG_CONFIG", "KBUILD_OUTPUT"}
+# Variables that compilers, make, Kbuild and Python read. A stray one would change a product without changing its key.
+_DROPPED = {"CC", "CXX", "CPP", "LD", "AR", "AS", "NM", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "MAKEFLAGS",
+            "MAKE", "ARCH", "CROSS_COMPILE", "LLVM", "O", "V", "W", "C", "M", "LOCALVERSION", "PYTHONPATH",
+            "PYTHONHOME", "VIRTUAL_ENV", "NINJA_STATUS", "DESTDIR", "CPATH", "LIBRARY_PATH", "LD_LIBRARY_PATH",
+            "LD_PRELOAD", "GREP_OPTIONS", "KCFLAGS", "KCONFIG_CONFIG", "KBUILD_OUTPUT"}
 
 
 def jobs() -> int:

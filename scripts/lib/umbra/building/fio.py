@@ -13,9 +13,9 @@ from umbra.building import debian_source, packages
 from umbra.building.environment import environment, jobs
 from umbra.errors import ExitCode, UserError
 
-_CONFIGURE = ("--build-static", "--disable-native", "--disable-numa", "--disable-rdma", "--disable-rados", "--disable-rbd",
-              "--disable-http", "--disable-gfapi", "--disable-pmem", "--disable-shm", "--disable-libzbc",
-              "--disable-xnvme", "--disable-tcmalloc")
+_CONFIGURE = ("--build-static", "--disable-native", "--disable-numa", "--disable-rdma", "--disable-rados",
+              "--disable-rbd", "--disable-http", "--disable-gfapi", "--disable-pmem", "--disable-shm",
+              "--disable-libzbc", "--disable-xnvme", "--disable-tcmalloc")
 _RECIPE = 1
 
 

@@ -83,9 +83,10 @@ def _make(folder: Path, root: Path) -> None:
     try:
         mode = "root" if os.geteuid() == 0 else "unshare"
         # Setting by setting: a file in the user's home is nothing that another id of the namespace can read.
-        progress.run(f"Making a fresh {RELEASE}", ["mmdebstrap", f"--mode={mode}", "--variant=minbase", "--format=tar",
-                     "--include=ca-certificates", *(f"--aptopt={line}" for line in settings.splitlines()),
-                     RELEASE, system, sources], log)
+        progress.run(f"Making a fresh {RELEASE}",
+                     ["mmdebstrap", f"--mode={mode}", "--variant=minbase", "--format=tar",
+                      "--include=ca-certificates", *(f"--aptopt={line}" for line in settings.splitlines()),
+                      RELEASE, system, sources], log)
         root.mkdir()
         # Device nodes come with the machine's /dev.
         unpack = ["tar", "--numeric-owner", "--exclude=./dev/*", "-C", root, "-xf", system]

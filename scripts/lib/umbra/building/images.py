@@ -5,8 +5,8 @@
                    tests/guest/image/{common,guest}
     testbed host   busybox, QEMU with its libraries and firmware, tests/guest/image/{common,host}
 
-A launcher appends further cpio archives to these (umbra.building.cpio), for instance the guest's own kernel and initrd or
-modules of another kernel: a later archive's file replaces an earlier one's.
+A launcher appends further cpio archives to these (umbra.building.cpio), for instance the guest's own kernel and initrd
+or modules of another kernel: a later archive's file replaces an earlier one's.
 """
 
 import dataclasses
@@ -200,7 +200,8 @@ def _key(emulator: QemuProduct, linux: KernelProduct, fio_program: Path) -> str:
     machine = [BUSYBOX, *libraries_of(emulator.binary)]
     machine += [folder / name for folder in _FIRMWARE_FOLDERS for name in _FIRMWARE]
     stamps = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in machine if path.exists()]
-    return cache.key_of(recipe=_RECIPE, compressor=_ZSTD, compiler=_COMPILE, machine=stamps, kernel=linux.folder, fio=fio_program, qemu=emulator.binary,
+    return cache.key_of(recipe=_RECIPE, compressor=_ZSTD, compiler=_COMPILE, machine=stamps,
+                        kernel=linux.folder, fio=fio_program, qemu=emulator.binary,
                         qemu_built=emulator.binary.stat().st_mtime_ns, kernel_built=linux.bzimage.stat().st_mtime_ns,
                         programs=cache.hash_of_tree(PROGRAMS) if PROGRAMS.is_dir() else "",
                         overlays=cache.hash_of_tree(OVERLAYS) if OVERLAYS.is_dir() else "")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a kernel is built from: the options of a build, fragments of its configuration, and the keys that follow from them.
+"""What a kernel is built from: the options of a build, fragments of its configuration, and the keys of products.
 
 A configuration is `allnoconfig` plus the fragments in qemu-configs/kernel/.
 """
@@ -30,7 +30,7 @@ IDENTITY = {"KBUILD_BUILD_USER": "umbra", "KBUILD_BUILD_HOST": "umbra", "KBUILD_
 
 @dataclasses.dataclass(frozen=True)
 class KernelOptions:
-    """`patches`: folder of a series. `fragments`: further ones. `source`: a tree of the user's own, never written to."""
+    """`patches`: folder of a series. `fragments`: further ones. `source`: a tree of the user's own, only read."""
     patches: Path | None = None
     fragments: tuple[Path, ...] = ()
     source: Path | None = None
@@ -79,8 +79,8 @@ def product_inputs(options: KernelOptions) -> dict:
 
 
 def local_version(options: KernelOptions) -> str:
-    """Suffix of the release (`uname -r`). It tells a patched kernel from a stock one, and one configuration from another:
-    the release is what a kernel compares before it takes a module, and a module of another configuration hangs it."""
+    """Suffix of the release (`uname -r`). It tells a patched kernel from a stock one, and one configuration from
+    another: a kernel compares the release before it takes a module, and a module of another configuration hangs it."""
     inputs = product_inputs(options)
     inputs.pop("module", None)
     return f"{'-umbra' if options.patches else ''}-{cache.key_of(**inputs)[:8]}"

@@ -247,7 +247,8 @@ def _meson_path(offline: bool) -> str:
                             "Install it, or run scripts/build-qemu once with a network.")
         log = cache.log_file("meson")
         with cache.new_folder(folder) as new:
-            _, deb = debian_source.fetch("meson", ("1",), (f"{debian_source.codename()}-backports", "trixie"), "deb", log,
+            suites = (f"{debian_source.codename()}-backports", "trixie")
+            _, deb = debian_source.fetch("meson", ("1",), suites, "deb", log,
                                          lambda suite, version: suite.fetch_package("meson", version, new, log))
             progress.run("Unpacking meson", ["dpkg", "-x", deb, new], log)
             deb.unlink()
@@ -265,8 +266,8 @@ def _build(folder: Path, source: Path, version: str, options: QemuOptions, lock:
         cache.remove(build)
         build.mkdir(parents=True)
         progress.run(f"Configuring QEMU {debian_source.upstream_version(version)}",
-                     [source / "configure", "--python=/usr/bin/python3", *options.configure()], log, cwd=build, env=variables,
-                     keep_open=[lock])
+                     [source / "configure", "--python=/usr/bin/python3", *options.configure()], log, cwd=build,
+                     env=variables, keep_open=[lock])
         configured.touch()
     progress.run(f"Building QEMU {debian_source.upstream_version(version)}",
                  ["ninja", f"-j{jobs()}", *TARGETS], log, cwd=build, env=variables, keep_open=[lock])

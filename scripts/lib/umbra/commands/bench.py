@@ -41,7 +41,8 @@ def parse(arguments: list[str]) -> CommandLine:
         "Writes one folder with result.json, tables and plots."))
     parser.add_argument("--quick", action="store_true",
                         help="device and engine level only, few sizes, few repetitions: 1 to 2 minutes")
-    parser.add_argument("--level", action="append", default=[], choices=LEVELS, help="repeatable (default: all of them)")
+    parser.add_argument("--level", action="append", default=[], choices=LEVELS,
+                        help="repeatable (default: all of them)")
     parser.add_argument("--only", action="append", metavar="PATTERN", default=[],
                         help="only cases, benchmarks and workloads whose name matches (repeatable; --list names them)")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="N times as many repetitions")

@@ -8,8 +8,10 @@ from umbra.commands import common
 
 def main() -> None:
     parser = common.Parser(
-        prog="build-qemu", description="Builds QEMU (x86-64 system emulation, plugins on) from Debian's source package.",
-        epilog="QEMU_SOURCE=FOLDER-OR-TARBALL in the environment builds that source instead; a folder is built as it is.\n"
+        prog="build-qemu",
+        description="Builds QEMU (x86-64 system emulation, plugins on) from Debian's source package.",
+        epilog="QEMU_SOURCE=FOLDER-OR-TARBALL in the environment builds that source instead. A folder is built as it\n"
+               "is.\n"
                "QEMU_UNPATCHED=1 in the environment makes every script use a QEMU without the patches.\n"
                "Example: scripts/build-qemu --qemu-version 10.2")
     parser.add_argument("--qemu-version", metavar="X.Y", default=DEFAULT_VERSION,

@@ -50,7 +50,8 @@ def parse(arguments: list[str]) -> CommandLine:
         "data, faults, the order of releases, and which invalidations are sent."))
     which = parser.add_argument_group("the kernel under test")
     which.add_argument("--patches", type=Path, metavar="DIR",
-                       help="a series of patches (default: guest-kernel-patches/linux-6.12; with --kernel-source: none)")
+                       help="a series of patches (default: guest-kernel-patches/linux-6.12; with "
+                       "--kernel-source: none)")
     which.add_argument("--extra-patch", type=Path, metavar="FILE", action="append", default=[],
                        help="one more patch on top of the series (repeatable)")
     which.add_argument("--kernel-source", type=Path, metavar="DIR",

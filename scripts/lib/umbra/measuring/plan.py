@@ -19,8 +19,8 @@ STOCK_POLICIES = ("strict", "fq-domain")
 
 @dataclasses.dataclass
 class MeasureOptions:
-    """What to measure, and how often. An empty list: the usual ones. `workload`: patterns of names. `smp`: CPUs of a guest.
-    `out`: the folder of the result (default: time-stamped, below build/measure)."""
+    """What to measure, and how often. An empty list: the usual ones. `workload`: patterns of names. `smp`: CPUs of a
+    guest. `out`: the folder of the result (default: time-stamped, below build/measure)."""
     quick: bool = False
     viommu: list[str] = dataclasses.field(default_factory=list)
     policy: list[str] = dataclasses.field(default_factory=list)
@@ -52,8 +52,8 @@ class Workload:
 
 def _hold(pages: int, quick: bool = False) -> Workload:
     # Reversed: each held page is a mapping of its own in the host, and 65,536 are mapped in seconds.
-    return Workload(f"hold-{pages}", f"workload hold pages_mapped={pages} layout=reversed batch=64 operations=2048", pages,
-                    quick)
+    command = f"workload hold pages_mapped={pages} layout=reversed batch=64 operations=2048"
+    return Workload(f"hold-{pages}", command, pages, quick)
 
 
 def _dma_map(pages: int, threads: int) -> Workload:

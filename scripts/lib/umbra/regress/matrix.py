@@ -14,8 +14,8 @@ from umbra.vm.counts import Counter, Counts
 from umbra.vm.guest import AgentResult, Guest
 from umbra.vm.viommu import Viommu
 
-# Seconds after which a workload hangs, for all that is known: under lockdep and KASAN, and nested in an emulator, one I/O
-# takes a tenth of a second.
+# Seconds after which a workload hangs, for all that is known: under lockdep and KASAN, and nested in an emulator, one
+# I/O takes a tenth of a second.
 _HANGS = 600
 
 
@@ -233,7 +233,8 @@ class Matrix(Scene):
     def _check_counters(self, guest: Guest, counter: Counter, policy: str, counted: list[Sent],
                         notes: list[str]) -> None:
         counted.append(self._count(guest, counter))
-        notes.append(f"{OPERATIONS} maps and unmaps: {counted[0].psi} PSI, {counted[0].dsi} DSI, {counted[0].wait} waits")
+        notes.append(f"{OPERATIONS} maps and unmaps: {counted[0].psi} PSI, {counted[0].dsi} DSI, "
+                     f"{counted[0].wait} waits")
         broken = broken_promises(policy, counted[0], timeouts=not self._tunable(guest))
         if broken:
             raise Failed("\n".join(broken))

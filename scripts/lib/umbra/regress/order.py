@@ -94,7 +94,8 @@ class _Checker:
             _note(findings.early, pages, f"{len(early)} of its pages were unmapped and not invalidated")
         elif hinted:
             findings.hinted_count += 1
-            _note(findings.hinted, pages, "a table went away with it, and its invalidation said that only leaves changed")
+            _note(findings.hinted, pages,
+                  "a table went away with it, and its invalidation said that only leaves changed")
         # Told once; what follows is judged by itself.
         self._stale.difference_update(pages)
         self._stale_tables.difference_update(pages)

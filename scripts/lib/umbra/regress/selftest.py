@@ -82,7 +82,8 @@ class Broken(_Judged):
     def judge(self, outcomes: list[Outcome], notes: list[str]) -> None:
         missed = [outcome.case for outcome in outcomes if outcome.verdict is not Verdict.FAIL]
         for outcome in outcomes:
-            notes.append(f"{outcome.verdict.value} {outcome.case}: {outcome.reason.splitlines()[0] if outcome.reason else ''}")
+            first_line = outcome.reason.partition("\n")[0]
+            notes.append(f"{outcome.verdict.value} {outcome.case}: {first_line}")
         if missed:
             raise Failed(f"Not caught by {', '.join(missed)}.")
 

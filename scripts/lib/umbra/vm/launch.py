@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Launches one guest with passed-through devices, on this machine or on the testbed, and runs the agent's commands in it."""
+"""Launches a guest with passed-through devices, here or on the testbed, and runs the agent's commands in it."""
 
 import dataclasses
 import shlex
