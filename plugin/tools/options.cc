@@ -22,13 +22,13 @@ SOURCE is a file that QEMU wrote (-device umbra-viommu,stats-file=PATH), or a st
 unix:PATH, tcp:HOST:PORT (of this machine), or - for standard input.
 
 A file is shown once: its last snapshot, with totals. A stream is shown live: totals, and rates
-since the message before. In a terminal that is a page (q or Ctrl-C leaves it), elsewhere a line
-for each message.
+since the message before. A terminal shows a page (q or Ctrl-C leaves the page); any other output
+gets a line for each message.
 
   --once         one snapshot of a stream, then end
   --json         JSON, one line a snapshot; the form of QMP's qom-get (plugin/telemetry/umbra.proto)
   --openmetrics  one snapshot in the OpenMetrics text format, as Prometheus reads it
-  --diff         what happened between two snapshots: counters are subtracted
+  --diff         what was counted between two snapshots
   --timeout S    how long to wait for a stream's first message (default: 10)
   --help         this text
 
