@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "plugin/shadow/range_list.h"
+
 namespace umbra::shadow {
 namespace {
 
@@ -94,24 +96,19 @@ void HostBinding::miss_everything() {
 void HostBinding::forget() {
     tally_.live = -static_cast<std::int64_t>(sinks_[0]->live_mappings);
     tally_.pinned = -static_cast<std::int64_t>(sinks_[0]->pinned_bytes);
+    held_.clear();
     stuck_.clear();
     miss_everything();
     apply();
 }
 
 void HostBinding::leave() {
-    if (sinks_[0]->live_mappings != 0) {
-        Iova first(~std::uint64_t{0});
-        Iova end(0);
-        mirror_->leaves(IovaRange::everything(), [&](LeafRef leaf) {
-            first = std::min(first, leaf.iova());
-            end = std::max(end, leaf.iova() + leaf.bytes());
-        });
+    if (!held_.empty() || !stuck_.empty()) {
+        IovaRange range = held_.empty() ? stuck_.front().range() : held_.range();
         for (const Stuck& stuck : stuck_) {
-            first = std::min(first, stuck.iova);
-            end = std::max(end, stuck.end());
+            range = RangeList::hull(range, stuck.range());
         }
-        if (unmap(first, end - first).ok()) {
+        if (unmap(range.first, range.last - range.first + 1).ok()) {
             stuck_.clear();
         } else {
             // Then each mapping by itself, so that what can go goes.
@@ -156,6 +153,7 @@ HostResult HostBinding::unmap(Iova iova, std::uint64_t bytes) {
     ++tally_.counts.unmap.calls;
     const HostResult result = mapper_.unmap(iova, bytes);
     if (result.ok()) {
+        held_.unmapped(range_of(iova, bytes));
         limit_hit_ = false;
         if (!stuck_.empty()) {
             trim_stuck(iova, bytes);
@@ -181,6 +179,9 @@ void HostBinding::mapped(std::span<const HostMapping> mappings, std::uint64_t by
     tally_.counts.map.bytes += bytes;
     tally_.pinned += static_cast<std::int64_t>(bytes);
     tally_.live += static_cast<std::int64_t>(mappings.size());
+    if (!mappings.empty()) {
+        held_.mapped({mappings.front().iova, mappings.back().end() - 1});
+    }
     // The host would have refused one if anything were left there.
     for (std::size_t i = 0; i < mappings.size() && !stuck_.empty(); ++i) {
         trim_stuck(mappings[i].iova, mappings[i].bytes);

@@ -29,6 +29,7 @@
 #include "counter_types.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/delta.h"
+#include "plugin/shadow/host_account.h"
 #include "plugin/shadow/host_mapper.h"
 #include "plugin/shadow/leaf_set.h"
 #include "plugin/shadow/mirror.h"
@@ -117,6 +118,7 @@ class HostBinding {
         std::uint64_t mapped_bytes = 0;
         unsigned round = 0;  // of retries, in which it was tried last
         [[nodiscard]] Iova end() const { return iova + bytes; }
+        [[nodiscard]] IovaRange range() const { return {iova, iova + (bytes - 1)}; }
     };
 
     // Changes of counters, collected over a call and then added to every sink.
@@ -172,6 +174,7 @@ class HostBinding {
     const RamSnapshot* ram_ = nullptr;
     TroubleLog* log_ = nullptr;
 
+    HostAccount held_;
     LeafSet missing_;
     LeafSet lost_;     // all of it is missing too
     LeafSet put_off_;  // the same
