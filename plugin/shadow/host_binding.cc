@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <utility>
 
 #include "plugin/shadow/range_list.h"
 
@@ -12,8 +11,6 @@ namespace {
 
 // A pass of retries ends after this many failures in a row.
 constexpr unsigned kFailuresInRow = 16;
-// New maps are not tried any more after as many.
-constexpr unsigned kNewFailuresInRow = 64;
 
 // Between two looks at the clock, as many new maps are made as have been made before, within these
 // limits; so few that are quick cost no look, and however slow they are, the time is not overdrawn
@@ -35,14 +32,6 @@ std::span<const HostMapping> some_of(std::span<const HostMapping> mappings, std:
     return mappings.first(count);
 }
 
-std::uint64_t bytes_of(std::span<const HostMapping> mappings) {
-    std::uint64_t bytes = 0;
-    for (const HostMapping& mapping : mappings) {
-        bytes += mapping.bytes;
-    }
-    return bytes;
-}
-
 vtd::DecodedEntry decode(const Mirror& mirror, LeafRef leaf) {
     return mirror.format().decode(leaf.table->level, leaf.table->copy[leaf.slot]);
 }
@@ -50,25 +39,15 @@ vtd::DecodedEntry decode(const Mirror& mirror, LeafRef leaf) {
 IovaRange range_of(Iova iova, std::uint64_t bytes) {
     return {iova, iova + (bytes - 1)};
 }
+IovaRange range_of(const HostMapping& mapping) {
+    return range_of(mapping.iova, mapping.bytes);
+}
 
 }  // namespace
 
 HostBinding::HostBinding(HostMapper& mapper, telemetry::HostCounters& device,
                          telemetry::HostCounters& unit)
-    : mapper_(mapper), sinks_{&device, &unit, nullptr} {}
-
-void HostBinding::apply() {
-    tally_.counts.live_mappings = static_cast<std::uint64_t>(tally_.live);
-    tally_.counts.pinned_bytes = static_cast<std::uint64_t>(tally_.pinned);
-    tally_.counts.missing_leaves = static_cast<std::uint64_t>(tally_.missing);
-    for (telemetry::HostCounters* sink : sinks_) {
-        if (sink == nullptr) {
-            continue;
-        }
-        *sink += tally_.counts;
-    }
-    tally_ = {};
-}
+    : calls_(mapper, device, unit) {}
 
 // ---- Coming and going ----
 
@@ -77,129 +56,67 @@ void HostBinding::join(const Mirror& mirror, const RamSnapshot& ram, TroubleLog&
     mirror_ = &mirror;
     ram_ = &ram;
     log_ = &log;
-    sinks_[2] = &domain;
     // What is stuck comes along with the host container.
-    domain.live_mappings += sinks_[0]->live_mappings;
-    domain.pinned_bytes += sinks_[0]->pinned_bytes;
-    miss_everything();
+    calls_.tally().join(domain);
+    first_pass_ = true;
+    missing_.reset_to_all(mirror);
     apply();
 }
 
-void HostBinding::miss_everything() {
-    first_pass_ = true;
-    missing_from_ = 0;
-    lost_.clear();
-    put_off_.clear();
-    mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) { mark_missing(leaf); });
-}
-
 void HostBinding::forget() {
-    tally_.live = -static_cast<std::int64_t>(sinks_[0]->live_mappings);
-    tally_.pinned = -static_cast<std::int64_t>(sinks_[0]->pinned_bytes);
-    held_.clear();
-    stuck_.clear();
-    miss_everything();
+    calls_.lost_everything();
+    first_pass_ = true;
+    missing_.reset_to_all(*mirror_);
     apply();
 }
 
 void HostBinding::leave() {
-    if (!held_.empty() || !stuck_.empty()) {
-        IovaRange range = held_.empty() ? stuck_.front().range() : held_.range();
-        for (const Stuck& stuck : stuck_) {
-            range = RangeList::hull(range, stuck.range());
-        }
-        if (unmap(range.first, range.last - range.first + 1).ok()) {
-            stuck_.clear();
-        } else {
-            // Then each mapping by itself, so that what can go goes.
-            mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) {
-                if (leaf.joined() || is_missing(leaf)) {
-                    return;
-                }
-                const std::uint64_t bytes = mirror_->end_of_run(leaf) - leaf.iova();
-                if (const HostResult result = unmap(leaf.iova(), bytes); !result.ok()) {
-                    stuck_.push_back({leaf.iova(), bytes, 1, bytes});
-                    log_->report(Trouble::unmap_refused, range_of(leaf.iova(), bytes),
-                                 result.error());
-                }
-            });
-        }
+    if (!calls_.held().empty() || has_stuck()) {
+        unmap_everything();
     }
-    std::int64_t stuck_mappings = 0;
-    std::int64_t stuck_bytes = 0;
-    for (const Stuck& stuck : stuck_) {
-        stuck_mappings += static_cast<std::int64_t>(stuck.mappings);
-        stuck_bytes += static_cast<std::int64_t>(stuck.mapped_bytes);
-    }
-    tally_.live = stuck_mappings - static_cast<std::int64_t>(sinks_[0]->live_mappings);
-    tally_.pinned = stuck_bytes - static_cast<std::int64_t>(sinks_[0]->pinned_bytes);
-    tally_.counts.unmap.bytes = static_cast<std::uint64_t>(-tally_.pinned);
-    tally_.missing = -static_cast<std::int64_t>(sinks_[0]->missing_leaves);
-    missing_.clear();
-    lost_.clear();
-    put_off_.clear();
+    const StuckUnmaps::Mappings left = calls_.stuck().mappings();
+    calls_.tally().all_went_but(left.count, left.bytes);
+    missing_.reset();
     apply();
-    sinks_[2]->live_mappings -= static_cast<std::uint64_t>(stuck_mappings);
-    sinks_[2]->pinned_bytes -= static_cast<std::uint64_t>(stuck_bytes);
-    sinks_[2] = nullptr;
+    calls_.tally().leave();
     mirror_ = nullptr;
     ram_ = nullptr;
     log_ = nullptr;
 }
 
-// ---- Host calls ----
-
-HostResult HostBinding::unmap(Iova iova, std::uint64_t bytes) {
-    ++tally_.counts.unmap.calls;
-    const HostResult result = mapper_.unmap(iova, bytes);
-    if (result.ok()) {
-        held_.unmapped(range_of(iova, bytes));
-        limit_hit_ = false;
-        if (!stuck_.empty()) {
-            trim_stuck(iova, bytes);
+void HostBinding::unmap_everything() {
+    IovaRange range = calls_.held().range();
+    calls_.stuck().visit([&](IovaRange stuck) {
+        range = range.first > range.last ? stuck : RangeList::hull(range, stuck);
+    });
+    if (calls_.unmap(range).ok()) {
+        return;
+    }
+    // So that what can go goes.
+    mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) {
+        if (leaf.joined() || is_missing(leaf)) {
+            return;
         }
-    } else {
-        ++tally_.counts.unmap.failures;
-    }
-    return result;
+        const IovaRange run = {leaf.iova(), mirror_->end_of_run(leaf) - 1};
+        if (const HostResult result = calls_.unmap(run); !result.ok()) {
+            add_stuck(run, {1, run.last - run.first + 1}, result.error());
+        }
+    });
 }
 
-bool HostBinding::map(const HostMapping& mapping) {
-    const HostResult result = mapper_.map(mapping);
-    if (!result.ok()) {
-        not_mapped(mapping, result.error());
-        return false;
-    }
-    mapped({&mapping, 1}, mapping.bytes);
-    return true;
-}
-
-void HostBinding::mapped(std::span<const HostMapping> mappings, std::uint64_t bytes) {
-    tally_.counts.map.calls += mappings.size();
-    tally_.counts.map.bytes += bytes;
-    tally_.pinned += static_cast<std::int64_t>(bytes);
-    tally_.live += static_cast<std::int64_t>(mappings.size());
-    if (!mappings.empty()) {
-        held_.mapped({mappings.front().iova, mappings.back().end() - 1});
-    }
-    // The host would have refused one if anything were left there.
-    for (std::size_t i = 0; i < mappings.size() && !stuck_.empty(); ++i) {
-        trim_stuck(mappings[i].iova, mappings[i].bytes);
+void HostBinding::removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t mapped_bytes) {
+    if (is_missing(leaf)) {
+        missing_.remove(leaf);
+        calls_.tally().were_not_there(mappings, mapped_bytes);
     }
 }
 
-void HostBinding::not_mapped(const HostMapping& mapping, int error) {
-    ++tally_.counts.map.calls;
-    ++tally_.counts.map.failures;
-    limit_hit_ = limit_hit_ || error == ENOSPC;
-    const IovaRange range = range_of(mapping.iova, mapping.bytes);
-    // What is to stay of a split whose unmap was refused is still there as part of that.
-    const bool still_there =
-        error == EEXIST && is_stuck(range) && lost_.has(mirror_->leaf_at(mapping.iova));
-    if (!still_there) {
-        log_->report(Trouble::map_failed, range, error);
-    }
+void HostBinding::merged(std::uint64_t before, std::uint64_t after) {
+    calls_.tally().became(before, after);
+    apply();
 }
+
+// ---- Unmaps ----
 
 void HostBinding::execute(const Plan& plan, const Delta& delta, Deadline& deadline) {
     for (const UnmapCall& call : plan.calls()) {
@@ -210,11 +127,12 @@ void HostBinding::execute(const Plan& plan, const Delta& delta, Deadline& deadli
 }
 
 void HostBinding::unmap_call(const Plan& plan, const UnmapCall& call) {
-    const HostResult together = unmap(call.iova, call.bytes);
+    const HostResult together = calls_.unmap(range_of(call.iova, call.bytes));
     for (const UnmapPart& part : plan.parts(call)) {
         // What is refused as a whole may go in parts.
-        const HostResult result =
-            together.ok() || call.parts == 1 ? together : unmap(part.iova, part.bytes);
+        const HostResult result = together.ok() || call.parts == 1
+                                      ? together
+                                      : calls_.unmap(range_of(part.iova, part.bytes));
         if (result.ok()) {
             unmapped(plan, part);
         } else {
@@ -224,92 +142,100 @@ void HostBinding::unmap_call(const Plan& plan, const UnmapCall& call) {
 }
 
 void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
-    tally_.live -= static_cast<std::int64_t>(part.mappings);
-    tally_.pinned -= static_cast<std::int64_t>(part.mapped_bytes);
-    tally_.counts.unmap.bytes += part.mapped_bytes;
+    calls_.tally().went(part.mappings, part.mapped_bytes);
     if (part.rests != 0) {
-        ++tally_.counts.splits;
+        calls_.tally().split();
     }
     for (const Rest& rest : plan.rests(part)) {
         const bool was_missing = is_missing(mirror_->leaf_at(rest.mapping.iova));
         if (was_missing) {
-            // It was not mapped here, so it did not go either.
-            tally_.live += rest.first_of_mapping ? 1 : 0;
-            tally_.pinned += static_cast<std::int64_t>(rest.mapping.bytes);
-            tally_.counts.unmap.bytes -= rest.mapping.bytes;
+            calls_.tally().were_not_there(rest.first_of_mapping ? 1 : 0, rest.mapping.bytes);
         }
         if (map(rest.mapping)) {
-            if (!missing_.empty()) {
-                clear_missing(rest.mapping.iova, rest.mapping.bytes);
+            if (has_missing()) {
+                missing_.remove(range_of(rest.mapping));
             }
         } else if (!was_missing) {
-            mark_missing(rest.mapping.iova, rest.mapping.bytes, Missing::lost);
+            missing_.add(range_of(rest.mapping), Kind::lost);
         }
     }
 }
 
 void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
-    log_->report(Trouble::unmap_refused, range_of(part.iova, part.bytes), error);
-    Stuck stuck = {part.iova, part.bytes, part.mappings, part.mapped_bytes};
+    StuckUnmaps::Mappings mappings = {part.mappings, part.mapped_bytes};
     // The rests stay mapped as part of what is stuck, and are mapped again when that has gone.
     for (const Rest& rest : plan.rests(part)) {
         if (is_missing(mirror_->leaf_at(rest.mapping.iova))) {
-            stuck.mappings -= rest.first_of_mapping ? 1 : 0;
-            stuck.mapped_bytes -= rest.mapping.bytes;
+            mappings.count -= rest.first_of_mapping ? 1 : 0;
+            mappings.bytes -= rest.mapping.bytes;
         } else {
-            mark_missing(rest.mapping.iova, rest.mapping.bytes, Missing::lost);
+            missing_.add(range_of(rest.mapping), Kind::lost);
         }
     }
-    stuck_.push_back(stuck);
+    add_stuck(range_of(part.iova, part.bytes), mappings, error);
 }
 
-bool HostBinding::gave_up() const {
-    return limit_hit_ || failures_in_row_ >= kNewFailuresInRow;
+void HostBinding::add_stuck(IovaRange range, StuckUnmaps::Mappings mappings, int error) {
+    log_->report(Trouble::unmap_refused, range, error);
+    calls_.stuck().add(range, mappings);
+}
+
+bool HostBinding::retry_unmaps(IovaRange range) {
+    const bool any = calls_.stuck().retry(range, kFailuresInRow, [this](IovaRange stuck) {
+        calls_.tally().unmap_retry();
+        return calls_.unmap(stuck).ok();
+    });
+    apply();
+    return any;
+}
+
+// ---- Maps ----
+
+bool HostBinding::map(const HostMapping& mapping) {
+    const HostResult result = calls_.map(mapping);
+    if (!result.ok()) {
+        report(mapping, result.error());
+    }
+    return result.ok();
+}
+
+void HostBinding::report(const HostMapping& refused, int error) {
+    const IovaRange range = range_of(refused);
+    // What is to stay of a split whose unmap was refused is still there as part of that.
+    const bool still_there = error == EEXIST && calls_.stuck().overlaps(range) &&
+                             missing_.is_lost(mirror_->leaf_at(refused.iova));
+    if (!still_there) {
+        log_->report(Trouble::map_failed, range, error);
+    }
 }
 
 void HostBinding::map_additions(const Delta& delta, Deadline& deadline) {
     const std::span<const HostMapping> additions(delta.additions);
-    const Missing how = delta.remaps ? Missing::lost : Missing::plain;
+    const Kind kind = delta.remaps ? Kind::lost : Kind::plain;
     std::size_t done = 0;
     for (const std::size_t index : delta.in_pieces) {
-        map_each(additions.subspan(done, index - done), how, deadline);
+        map_each(additions.subspan(done, index - done), kind, deadline);
+        map_in_pieces(additions[index], kind, deadline);
         done = index + 1;
-        const HostMapping& leaf = additions[index];
-        if (gave_up()) {
-            mark_missing(leaf.iova, leaf.bytes, how);
-            continue;
-        }
-        if (deadline.was_over()) {
-            put_off(leaf, how);
-            continue;
-        }
-        const bool ok = map_pieces(mirror_->leaf_at(leaf.iova));
-        if (!ok) {
-            mark_missing(leaf.iova, leaf.bytes, how);
-        }
-        count_new(ok);
-        (void)deadline.is_over();
     }
-    map_each(additions.subspan(done), how, deadline);
+    map_each(additions.subspan(done), kind, deadline);
 }
 
-void HostBinding::map_each(std::span<const HostMapping> mappings, Missing how, Deadline& deadline) {
+void HostBinding::map_each(std::span<const HostMapping> mappings, Kind kind, Deadline& deadline) {
     std::size_t most = kFirstMaps;
-    while (!mappings.empty() && !gave_up() && !deadline.was_over()) {
+    while (!mappings.empty() && !calls_.gave_up() && !deadline.was_over()) {
         std::uint64_t bytes = 0;
         const std::span<const HostMapping> some = some_of(mappings, most, bytes);
-        const MapProgress progress = mapper_.map_all(some);
-        const std::span<const HostMapping> done = some.first(progress.mapped);
-        mapped(done, progress.result.ok() ? bytes : bytes_of(done));
+        const MapProgress progress = calls_.map_all(some, bytes);
         if (progress.mapped != 0) {
-            count_new(true);
+            calls_.count_new(true);
         }
         mappings = mappings.subspan(progress.mapped);
         if (!progress.result.ok()) {
             const HostMapping& failed = mappings.front();
-            not_mapped(failed, progress.result.error());
-            mark_missing(failed.iova, failed.bytes, how);
-            count_new(false);
+            report(failed, progress.result.error());
+            missing_.add(range_of(failed), kind);
+            calls_.count_new(false);
             mappings = mappings.subspan(1);
         }
         if (!mappings.empty()) {
@@ -318,27 +244,38 @@ void HostBinding::map_each(std::span<const HostMapping> mappings, Missing how, D
         }
     }
     for (const HostMapping& mapping : mappings) {
-        if (gave_up()) {
-            mark_missing(mapping.iova, mapping.bytes, how);
-        } else {
-            put_off(mapping, how);
-        }
+        pass_over(mapping, kind);
     }
 }
 
-void HostBinding::put_off(const HostMapping& mapping, Missing how) {
-    mark_missing(mapping.iova, mapping.bytes, how);
-    mirror_->leaves(range_of(mapping.iova, mapping.bytes),
-                    [this](LeafRef leaf) { put_off_.add(leaf); });
+void HostBinding::map_in_pieces(const HostMapping& leaf, Kind kind, Deadline& deadline) {
+    if (calls_.gave_up() || deadline.was_over()) {
+        pass_over(leaf, kind);
+        return;
+    }
+    const bool ok = map_pieces(mirror_->leaf_at(leaf.iova));
+    if (!ok) {
+        missing_.add(range_of(leaf), kind);
+    }
+    calls_.count_new(ok);
+    (void)deadline.is_over();
+}
+
+void HostBinding::pass_over(const HostMapping& mapping, Kind kind) {
+    if (calls_.gave_up()) {
+        missing_.add(range_of(mapping), kind);
+    } else {
+        missing_.put_off(range_of(mapping), kind);
+    }
 }
 
 bool HostBinding::map_put_off(Deadline& deadline) {
-    while (!put_off_.empty() && !gave_up()) {
+    while (has_put_off() && !calls_.gave_up()) {
         if (!deadline.allows_more()) {
             apply();
             return false;
         }
-        const LeafRef leaf = LeafSet::leaf_at(*mirror_, put_off_.next(0));
+        const LeafRef leaf = missing_.first_put_off();
         if (!leaf) {
             break;
         }
@@ -346,13 +283,11 @@ bool HostBinding::map_put_off(Deadline& deadline) {
         const Iova end = mirror_->end_of_run(leaf);
         const bool ok = try_run(first, end);
         if (!ok) {
-            // Now it is one of those that failed.
-            mirror_->leaves({first.iova(), end - 1},
-                            [this](LeafRef failed) { put_off_.remove(failed); });
+            missing_.tried({first.iova(), end - 1});
         }
-        count_new(ok);
+        calls_.count_new(ok);
     }
-    put_off_.clear();
+    missing_.tried_all();
     apply();
     return true;
 }
@@ -360,147 +295,36 @@ bool HostBinding::map_put_off(Deadline& deadline) {
 bool HostBinding::map_pieces(LeafRef leaf) {
     const vtd::DecodedEntry entry = decode(*mirror_, leaf);
     bool ok = true;
-    std::uint64_t mapped = 0;
-    std::uint64_t mappings = 0;
+    StuckUnmaps::Mappings mapped;
     ram_->pieces(entry.address, leaf.bytes(), entry.access & leaf.table->access,
                  [&](const RamPiece& piece) {
                      ok = ok && map({leaf.iova() + piece.offset, piece.bytes, piece.host,
                                      entry.address + piece.offset, piece.access});
                      if (ok) {
-                         mapped += piece.bytes;
-                         ++mappings;
+                         mapped.bytes += piece.bytes;
+                         ++mapped.count;
                      }
                  });
-    if (ok || mappings == 0) {
+    if (ok || mapped.count == 0) {
         return ok;
     }
-    if (const HostResult undone = unmap(leaf.iova(), leaf.bytes()); undone.ok()) {
-        tally_.live -= static_cast<std::int64_t>(mappings);
-        tally_.pinned -= static_cast<std::int64_t>(mapped);
-        tally_.counts.unmap.bytes += mapped;
+    const IovaRange range = range_of(leaf.iova(), leaf.bytes());
+    if (const HostResult undone = calls_.unmap(range); undone.ok()) {
+        calls_.tally().went(mapped.count, mapped.bytes);
     } else {
-        log_->report(Trouble::unmap_refused, range_of(leaf.iova(), leaf.bytes()), undone.error());
-        stuck_.push_back({leaf.iova(), leaf.bytes(), mappings, mapped});
+        add_stuck(range, mapped, undone.error());
     }
     return false;
 }
 
-// ---- What is stuck ----
-
-bool HostBinding::is_stuck(IovaRange range) const {
-    return std::any_of(stuck_.begin(), stuck_.end(), [&](const Stuck& stuck) {
-        return range.overlaps(range_of(stuck.iova, stuck.bytes));
-    });
-}
-
-void HostBinding::trim_stuck(Iova iova, std::uint64_t bytes) {
-    const Iova end = iova + bytes;
-    for (std::size_t i = 0; i < stuck_.size();) {
-        Stuck& stuck = stuck_[i];
-        if (stuck.end() <= iova || stuck.iova >= end) {
-            ++i;
-            continue;
-        }
-        Stuck before = stuck;
-        Stuck after = stuck;
-        before.bytes = stuck.iova < iova ? iova - stuck.iova : 0;
-        after.iova = end;
-        after.bytes = stuck.end() > end ? stuck.end() - end : 0;
-        if (before.bytes != 0) {
-            stuck = before;
-            if (after.bytes != 0) {
-                after.mappings = 0;
-                after.mapped_bytes = 0;
-                stuck_.push_back(after);
-            }
-            ++i;
-        } else if (after.bytes != 0) {
-            stuck = after;
-            ++i;
-        } else {
-            tally_.live -= static_cast<std::int64_t>(stuck.mappings);
-            tally_.pinned -= static_cast<std::int64_t>(stuck.mapped_bytes);
-            tally_.counts.unmap.bytes += stuck.mapped_bytes;
-            stuck = stuck_.back();
-            stuck_.pop_back();
-        }
-    }
-}
-
-bool HostBinding::retry_unmaps(IovaRange range) {
-    bool any = false;
-    unsigned failures = 0;
-    ++unmap_round_;
-    for (std::size_t i = 0; i < stuck_.size();) {
-        Stuck& stuck = stuck_[i];
-        if (stuck.round == unmap_round_ || !range.overlaps(range_of(stuck.iova, stuck.bytes))) {
-            ++i;
-            continue;
-        }
-        stuck.round = unmap_round_;
-        ++tally_.counts.unmap.retries;
-        if (unmap(stuck.iova, stuck.bytes).ok()) {
-            // Others may have gone or come apart with it, so that nothing is where it was.
-            any = true;
-            i = 0;
-        } else if (++failures == kFailuresInRow) {
-            break;
-        }
-    }
-    apply();
-    return any;
-}
-
-// ---- What is missing ----
-
-void HostBinding::mark_missing(LeafRef leaf) {
-    tally_.missing += missing_.add(leaf) ? 1 : 0;
-}
-
-void HostBinding::mark_missing(Iova iova, std::uint64_t bytes, Missing how) {
-    mirror_->leaves(range_of(iova, bytes), [&](LeafRef leaf) {
-        mark_missing(leaf);
-        if (how == Missing::lost) {
-            lost_.add(leaf);
-        }
-    });
-}
-
-void HostBinding::clear_missing(LeafRef leaf) {
-    if (!missing_.remove(leaf)) {
-        return;
-    }
-    --tally_.missing;
-    lost_.remove(leaf);
-    put_off_.remove(leaf);
-}
-
-void HostBinding::clear_missing(Iova iova, std::uint64_t bytes) {
-    mirror_->leaves(range_of(iova, bytes), [this](LeafRef leaf) { clear_missing(leaf); });
-}
-
-void HostBinding::removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t mapped_bytes) {
-    if (!is_missing(leaf)) {
-        return;
-    }
-    clear_missing(leaf);
-    // The removal will take these away again.
-    tally_.live += static_cast<std::int64_t>(mappings);
-    tally_.pinned += static_cast<std::int64_t>(mapped_bytes);
-    tally_.counts.unmap.bytes -= mapped_bytes;
-}
-
-void HostBinding::merged(std::uint64_t before, std::uint64_t after) {
-    tally_.live -= static_cast<std::int64_t>(before - after);
-    apply();
-}
+// ---- Retries ----
 
 bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, Deadline& deadline) {
-    if (limit_hit_) {
+    if (calls_.limit_hit()) {
         first_pass_ = false;
         return true;
     }
-    const bool in_time = retry(missing_, range, missing_from_, pass, deadline);
+    const bool in_time = retry(Which::missing, range, pass, deadline);
     if (range == IovaRange::everything()) {
         first_pass_ = first_pass_ && !in_time;
     }
@@ -508,34 +332,25 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, Deadline& deadlin
 }
 
 bool HostBinding::retry_lost(RetryPass& pass, Deadline& deadline) {
-    return limit_hit_ || retry(lost_, IovaRange::everything(), lost_from_, pass, deadline);
+    return calls_.limit_hit() || retry(Which::lost, IovaRange::everything(), pass, deadline);
 }
 
-bool HostBinding::retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& from,
-                        RetryPass& pass, Deadline& deadline) {
-    if (!pass.started) {
-        pass = {.started = true, .from = from};
-        if (!start_part(range, pass)) {
-            return true;
-        }
-    }
+bool HostBinding::retry(Which which, IovaRange range, RetryPass& pass, Deadline& deadline) {
     bool in_time = true;
-    while (const LeafRef leaf = next_run(leaves, range, pass)) {
+    while (const LeafRef leaf = missing_.next_run(which, range, pass)) {
         if (!deadline.allows_more()) {
-            pass.next = LeafSet::place(*leaf.table, leaf.slot);
+            MissingLeaves::stop_before(leaf, pass);
             in_time = false;
             break;
         }
         const LeafRef first = mirror_->first_of_run(leaf);
-        if (!first_pass_ || lost_.has(first)) {
-            ++tally_.counts.map.retries;
+        if (!first_pass_ || missing_.is_lost(first)) {
+            calls_.tally().map_retry();
         }
         if (try_run(first, mirror_->end_of_run(leaf))) {
             pass.failures = 0;
-        } else if (limit_hit_ || ++pass.failures == kFailuresInRow) {
-            if (range == IovaRange::everything()) {
-                from = pass.next;
-            }
+        } else if (calls_.limit_hit() || ++pass.failures == kFailuresInRow) {
+            missing_.give_up(which, range, pass);
             break;
         }
     }
@@ -543,84 +358,29 @@ bool HostBinding::retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& 
     return in_time;
 }
 
-bool HostBinding::start_part(IovaRange range, RetryPass& pass) const {
-    if (range == IovaRange::everything()) {
-        // From where the pass before gave up to the end, and from the start to there.
-        pass.next = pass.part == 0 ? pass.from : 0;
-        pass.last = pass.part == 0 ? LeafSet::kNowhere : pass.from - 1;
-        return pass.part == 0 || (pass.part == 1 && pass.from != 0);
-    }
-    // The tables that start in the range, or with the lowest one in it; then those of higher levels
-    // that start before and have an entry for the start of the range.
-    const Iova first_table = range.first.align_down(vtd::level_span(2));
-    if (pass.part == 0) {
-        pass.next = first_table.value();
-        pass.last = range.last.value() | (kPageSize - 1);
-        return true;
-    }
-    for (unsigned level = pass.part + 1; level <= vtd::kMaxLevels; ++level, ++pass.part) {
-        const Table* table = mirror_->table_at(range.first, level);
-        if (table != nullptr && table->level == level && table->base < first_table) {
-            pass.next = LeafSet::place(*table, vtd::level_index(range.first, level));
-            pass.last = LeafSet::after(*table) - 1;
-            return true;
-        }
-    }
-    return false;
-}
-
-LeafRef HostBinding::next_run(const LeafSet& leaves, IovaRange range, RetryPass& pass) const {
-    while (true) {
-        const LeafSet::Place place = leaves.next(pass.next);
-        if (place == LeafSet::kNowhere || place > pass.last) {
-            ++pass.part;
-            if (!start_part(range, pass)) {
-                return {};
-            }
-            continue;
-        }
-        pass.next = place + 1;
-        const LeafRef leaf = LeafSet::leaf_at(*mirror_, place);
-        if (!leaf) {
-            continue;
-        }
-        const Table& table = *leaf.table;
-        if (leaf.iova() > range.last) {
-            pass.next = LeafSet::after(table);
-            continue;
-        }
-        if (leaf.iova() + (leaf.bytes() - 1) < range.first) {
-            pass.next = LeafSet::place(table, vtd::level_index(range.first, table.level));
-            continue;
-        }
-        // A run is among them as a whole, and it is tried once: by its first leaf, or the first one
-        // in the range. What follows in the same table need not be looked at again.
-        const Iova end = mirror_->end_of_run(leaf);
-        pass.next = end <= table.last() ? LeafSet::place(table, vtd::level_index(end, table.level))
-                                        : LeafSet::after(table);
-        if (!leaf.joined() || leaf.iova() <= range.first) {
-            return leaf;
-        }
-    }
-}
-
 bool HostBinding::try_run(LeafRef first, Iova end) {
-    const std::uint64_t bytes = end - first.iova();
-    if (!stuck_.empty()) {
+    const IovaRange range = {first.iova(), end - 1};
+    if (has_stuck()) {
         // The run may reach beyond the range, to where something is in its way.
-        retry_unmaps(range_of(first.iova(), bytes));
+        retry_unmaps(range);
     }
-    const vtd::DecodedEntry entry = decode(*mirror_, first);
-    const RamPiece piece = ram_->whole(entry.address, bytes, entry.access & first.table->access);
+    const HostMapping mapping = mapping_of(first, end);
     // Only a leaf by itself can lie in several runs of RAM.
-    const bool ok = piece.bytes != 0
-                        ? map({first.iova(), bytes, piece.host, entry.address, piece.access})
-                        : map_pieces(first);
+    const bool ok = mapping.bytes != 0 ? map(mapping) : map_pieces(first);
     if (ok) {
-        clear_missing(first.iova(), bytes);
+        missing_.remove(range);
     }
     return ok;
 }
+
+HostMapping HostBinding::mapping_of(LeafRef first, Iova end) const {
+    const vtd::DecodedEntry entry = decode(*mirror_, first);
+    const RamPiece piece =
+        ram_->whole(entry.address, end - first.iova(), entry.access & first.table->access);
+    return {first.iova(), piece.bytes, piece.host, entry.address, piece.access};
+}
+
+// ---- Looking at it ----
 
 void HostBinding::visit_mappings(const HostMapper::Visitor& visit) const {
     if (mirror_ == nullptr) {

@@ -20,19 +20,17 @@
 // Threading: one thread at a time.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "counter_types.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/delta.h"
-#include "plugin/shadow/host_account.h"
+#include "plugin/shadow/host_calls.h"
 #include "plugin/shadow/host_mapper.h"
-#include "plugin/shadow/leaf_set.h"
 #include "plugin/shadow/mirror.h"
+#include "plugin/shadow/missing_leaves.h"
 #include "plugin/shadow/planner.h"
 #include "plugin/shadow/ram_snapshot.h"
 #include "plugin/shadow/trouble_log.h"
@@ -55,10 +53,7 @@ class HostBinding {
     void forget();
 
     // A sync begins: what failed in the one before is tried again.
-    void begin() {
-        failures_in_row_ = 0;
-        limit_hit_ = false;
-    }
+    void begin() { calls_.begin(); }
     // Carries a delta out. After many failures in a row, or one that says that the host takes no
     // more mappings, the rest is left missing without asking it: a limit that is hit by tens of
     // thousands of leaves must not cost as many calls. Maps for which there is no time are put off.
@@ -71,14 +66,7 @@ class HostBinding {
     // lost.
     bool retry_unmaps(IovaRange range);
     // How far a pass over what is missing has come.
-    struct RetryPass {
-        bool started = false;
-        LeafSet::Place from = 0;  // where it began, if it is over everything
-        unsigned part = 0;        // of the parts that it consists of
-        LeafSet::Place next = 0;  // of the part under way
-        LeafSet::Place last = 0;  // the same
-        unsigned failures = 0;    // in a row
-    };
+    using RetryPass = MissingLeaves::Pass;
     // Maps what is missing in `range`. Gives up at the host's limit, or after several runs in a row
     // that fail, to go on from there in a later pass: what makes one fail mostly makes all fail.
     // True unless it stopped for the time; then call again with the same `pass`.
@@ -86,11 +74,11 @@ class HostBinding {
     // The same for what is lost, wherever it is.
     [[nodiscard]] bool retry_lost(RetryPass& pass, Deadline& deadline);
 
-    [[nodiscard]] bool has_lost() const { return !lost_.empty(); }
-    [[nodiscard]] bool has_put_off() const { return !put_off_.empty(); }
-    [[nodiscard]] bool is_put_off(LeafRef leaf) const { return put_off_.has(leaf); }
+    [[nodiscard]] bool has_lost() const { return missing_.any_lost(); }
+    [[nodiscard]] bool has_put_off() const { return missing_.any_put_off(); }
+    [[nodiscard]] bool is_put_off(LeafRef leaf) const { return missing_.is_put_off(leaf); }
     [[nodiscard]] bool has_missing() const { return !missing_.empty(); }
-    [[nodiscard]] bool has_stuck() const { return !stuck_.empty(); }
+    [[nodiscard]] bool has_stuck() const { return !calls_.stuck().empty(); }
     [[nodiscard]] bool is_missing(LeafRef leaf) const { return missing_.has(leaf); }
     // Told before leaves leave the mirror: a leaf that was missing is not any more, and will be
     // part of a removal all the same.
@@ -104,89 +92,56 @@ class HostBinding {
     // Stretches whose unmap the host refused.
     template <class Visit>
     void visit_stuck(Visit&& visit) const {
-        for (const Stuck& stuck : stuck_) {
-            visit(IovaRange{stuck.iova, stuck.iova + (stuck.bytes - 1)});
-        }
+        calls_.stuck().visit(visit);
     }
-    [[nodiscard]] HostMapper& mapper() const { return mapper_; }
+    [[nodiscard]] HostMapper& mapper() const { return calls_.mapper(); }
 
   private:
-    struct Stuck {
-        Iova iova;
-        std::uint64_t bytes = 0;
-        std::uint64_t mappings = 0;
-        std::uint64_t mapped_bytes = 0;
-        unsigned round = 0;  // of retries, in which it was tried last
-        [[nodiscard]] Iova end() const { return iova + bytes; }
-        [[nodiscard]] IovaRange range() const { return {iova, iova + (bytes - 1)}; }
-    };
+    using Kind = MissingLeaves::Kind;
+    using Which = MissingLeaves::Which;
 
-    // Changes of counters, collected over a call and then added to every sink.
-    struct Tally {
-        telemetry::HostCounters counts;
-        std::int64_t live = 0;
-        std::int64_t pinned = 0;
-        std::int64_t missing = 0;
-    };
-    void apply();
+    // ---- Unmaps ----
 
     void unmap_call(const Plan& plan, const UnmapCall& call);
     void unmapped(const Plan& plan, const UnmapPart& part);
     void refused(const Plan& plan, const UnmapPart& part, int error);
-    [[nodiscard]] HostResult unmap(Iova iova, std::uint64_t bytes);
-    [[nodiscard]] bool map(const HostMapping& mapping);
-    // The outcome of map calls.
-    void mapped(std::span<const HostMapping> mappings, std::uint64_t bytes);
-    void not_mapped(const HostMapping& mapping, int error);
-    void map_additions(const Delta& delta, Deadline& deadline);
-    // Whether what is missing now was there before.
-    enum class Missing : std::uint8_t { plain, lost };
-    // Each is mapped or missing afterwards.
-    void map_each(std::span<const HostMapping> mappings, Missing how, Deadline& deadline);
-    void put_off(const HostMapping& mapping, Missing how);
-    void count_new(bool ok) { failures_in_row_ = ok ? 0 : failures_in_row_ + 1; }
-    // The host takes no more, so that nothing is to be gained by asking for new ones.
-    [[nodiscard]] bool gave_up() const;
-    [[nodiscard]] bool is_stuck(IovaRange range) const;
-    void trim_stuck(Iova iova, std::uint64_t bytes);
+    // The host refused to unmap `range`, in which `mappings` were.
+    void add_stuck(IovaRange range, StuckUnmaps::Mappings mappings, int error);
+    // Unmaps everything that the host may hold, in one call, or each mapping by itself.
+    void unmap_everything();
 
-    void mark_missing(LeafRef leaf);
-    void mark_missing(Iova iova, std::uint64_t bytes, Missing how);
-    void clear_missing(LeafRef leaf);
-    void clear_missing(Iova iova, std::uint64_t bytes);
-    void miss_everything();
-    // A pass over those of `leaves` in `range`. One over everything begins at `from`, and leaves
-    // there where it gave up.
-    [[nodiscard]] bool retry(const LeafSet& leaves, IovaRange range, LeafSet::Place& from,
-                             RetryPass& pass, Deadline& deadline);
-    // A pass goes through one stretch of places after the other. Makes the one that is `part` the
-    // pass's own; false if there is none any more.
-    [[nodiscard]] bool start_part(IovaRange range, RetryPass& pass) const;
-    // The next leaf of the pass that stands for its run; none when it is through.
-    [[nodiscard]] LeafRef next_run(const LeafSet& leaves, IovaRange range, RetryPass& pass) const;
+    // ---- Maps ----
+
+    // The mirror's leaves in [first, end), of one run, as one mapping; 0 bytes if they do not lie
+    // in one stretch of RAM.
+    [[nodiscard]] HostMapping mapping_of(LeafRef first, Iova end) const;
+    // A refused map is reported.
+    [[nodiscard]] bool map(const HostMapping& mapping);
+    void report(const HostMapping& refused, int error);
+    // A leaf that does not lie in one stretch of RAM: all its pieces or none.
+    [[nodiscard]] bool map_pieces(LeafRef leaf);
+    void map_additions(const Delta& delta, Deadline& deadline);
+    // Each is mapped or missing afterwards.
+    void map_each(std::span<const HostMapping> mappings, Kind kind, Deadline& deadline);
+    void map_in_pieces(const HostMapping& leaf, Kind kind, Deadline& deadline);
+    // Maps that are not tried.
+    void pass_over(const HostMapping& mapping, Kind kind);
+
+    // ---- Retries ----
+
+    [[nodiscard]] bool retry(Which which, IovaRange range, RetryPass& pass, Deadline& deadline);
     // Tries the run from `first` to `end`.
     [[nodiscard]] bool try_run(LeafRef first, Iova end);
-    [[nodiscard]] bool map_pieces(LeafRef leaf);
 
-    HostMapper& mapper_;
-    std::array<telemetry::HostCounters*, 3> sinks_;  // device, unit, domain (null without one)
+    void apply() { calls_.tally().apply(missing_.size()); }
+
+    HostCalls calls_;
+    MissingLeaves missing_;
+    bool first_pass_ = false;  // what is missing was not tried yet
+    // Of the domain; null outside of one.
     const Mirror* mirror_ = nullptr;
     const RamSnapshot* ram_ = nullptr;
     TroubleLog* log_ = nullptr;
-
-    HostAccount held_;
-    LeafSet missing_;
-    LeafSet lost_;     // all of it is missing too
-    LeafSet put_off_;  // the same
-    // Where the next passes over everything begin.
-    LeafSet::Place missing_from_ = 0;
-    LeafSet::Place lost_from_ = 0;
-    bool first_pass_ = false;  // what is missing was not tried yet
-    unsigned failures_in_row_ = 0;
-    bool limit_hit_ = false;  // ENOSPC, and nothing was unmapped since
-    std::vector<Stuck> stuck_;
-    unsigned unmap_round_ = 0;
-    Tally tally_;
 };
 
 }  // namespace umbra::shadow

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//
+// The leaves of a mirror that one device's host mapper does not have:
+//
+//   missing   the host refused the leaf, or was not asked for it yet
+//   lost      a missing leaf that had been mapped, and had to go for a moment only
+//   put off   a missing leaf for which there was no time
+//
+// A run of joined leaves is missing, lost or put off as a whole or not at all. A leaf leaves the
+// set before it leaves the mirror.
+//
+// A pass goes over missing runs, or over lost ones, and can stop between any two of them. The set
+// may change meanwhile: a pass knows a place, not a leaf.
+//
+// Threading: one thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "plugin/shadow/leaf_set.h"
+#include "plugin/shadow/mirror.h"
+
+namespace umbra::shadow {
+
+class MissingLeaves {
+  public:
+    // ---- The set ----
+
+    // Every leaf of `mirror` is missing, none is lost or put off. The mirror outlives the stay.
+    void reset_to_all(const Mirror& mirror);
+    // No leaf is missing, and there is no mirror.
+    void reset();
+
+    // Whether leaves that become missing were mapped before.
+    enum class Kind : std::uint8_t { plain, lost };
+    // All that start in `range` are missing.
+    void add(IovaRange range, Kind kind);
+    void put_off(IovaRange range, Kind kind);
+    // They are mapped, or go.
+    void remove(LeafRef leaf);
+    void remove(IovaRange range);
+
+    [[nodiscard]] bool empty() const { return missing_.empty(); }
+    [[nodiscard]] std::uint64_t size() const { return size_; }
+    [[nodiscard]] bool has(LeafRef leaf) const { return missing_.has(leaf); }
+    [[nodiscard]] bool any_lost() const { return !lost_.empty(); }
+    [[nodiscard]] bool is_lost(LeafRef leaf) const { return lost_.has(leaf); }
+    [[nodiscard]] bool any_put_off() const { return !put_off_.empty(); }
+    [[nodiscard]] bool is_put_off(LeafRef leaf) const { return put_off_.has(leaf); }
+
+    // ---- What was put off ----
+
+    // A leaf that is put off; none if there is none.
+    [[nodiscard]] LeafRef first_put_off() const;
+    // They were tried and are missing like any other.
+    void tried(IovaRange range);
+    // The same of all.
+    void tried_all() { put_off_.clear(); }
+
+    // ---- Passes ----
+
+    struct Pass {
+        bool started = false;
+        LeafSet::Place from = 0;  // where it began, if it is over everything
+        unsigned part = 0;        // of the parts that it consists of
+        LeafSet::Place next = 0;  // of the part under way
+        LeafSet::Place last = 0;  // the same
+        unsigned failures = 0;    // in a row; the caller's
+    };
+    // Which leaves a pass goes over: all that are missing, or those that are lost.
+    enum class Which : std::uint8_t { missing, lost };
+
+    // The next run of `pass` in `range`, by its first leaf or the first one in the range; none
+    // after the last one. A pass over everything begins where an earlier one of its kind gave up,
+    // and goes round from there.
+    [[nodiscard]] LeafRef next_run(Which which, IovaRange range, Pass& pass);
+    // There was no time for `leaf`: the pass goes on with it.
+    static void stop_before(LeafRef leaf, Pass& pass) {
+        pass.next = LeafSet::place(*leaf.table, leaf.slot);
+    }
+    // The pass ends here, and a later one over everything begins where it stands.
+    void give_up(Which which, IovaRange range, const Pass& pass);
+
+  private:
+    // A pass goes through one stretch of places after the other. Makes the one that is `part` the
+    // pass's own; false if there is none any more.
+    [[nodiscard]] bool start_part(IovaRange range, Pass& pass) const;
+    // Makes the part after it the pass's own.
+    [[nodiscard]] bool next_part(IovaRange range, Pass& pass) const {
+        ++pass.part;
+        return start_part(range, pass);
+    }
+    [[nodiscard]] LeafSet::Place& start_of(Which which) {
+        return which == Which::missing ? missing_from_ : lost_from_;
+    }
+
+    const Mirror* mirror_ = nullptr;
+    LeafSet missing_;
+    LeafSet lost_;     // all of it is missing too
+    LeafSet put_off_;  // the same
+    std::uint64_t size_ = 0;
+    // Where the next passes over everything begin.
+    LeafSet::Place missing_from_ = 0;
+    LeafSet::Place lost_from_ = 0;
+};
+
+}  // namespace umbra::shadow
