@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// The shadow of one unit: it knows the devices, keeps one AddressSpace for each guest domain that
+// The shadow of one unit: it knows the devices, keeps one Domain for each guest domain that
 // has a device with a host mapper, and turns the guest's invalidations into syncs of the spaces
 // concerned, and only of those.
 //
@@ -19,12 +19,14 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 
 #include "counter_types.h"
+#include "plugin/shadow/attachments.h"
 #include "plugin/shadow/clock.h"
 #include "plugin/shadow/device.h"
+#include "plugin/shadow/domain.h"
 #include "plugin/shadow/events.h"
+#include "plugin/shadow/job_queue.h"
 #include "plugin/shadow/options.h"
 #include "plugin/shadow/ram_map.h"
 #include "plugin/shadow/verify.h"
@@ -105,7 +107,7 @@ class Manager : public vtd::InvalidationObserver {
     // some milliseconds for 65,536 pages.
     [[nodiscard]] Verification verify() const;
 
-    [[nodiscard]] const telemetry::UnitShadowCounters& counters() const;
+    [[nodiscard]] const telemetry::UnitShadowCounters& counters() const { return counters_; }
     // Counts and histograms to zero; values "as of now" stay.
     void clear_counters();
 
@@ -126,8 +128,18 @@ class Manager : public vtd::InvalidationObserver {
     void visit_devices(const std::function<void(const DeviceView&)>& visit) const;
 
   private:
-    class Implementation;
-    std::unique_ptr<Implementation> implementation_;
+    // All settle the queue.
+    void reread_all_contexts();
+    void sync_all(const SyncJob& sync);
+    void sync_domain(DomainId id);
+    void sync_pages(DomainId id, IovaRange pages);
+
+    const Options options_;
+    const vtd::EntryFormat format_;
+    telemetry::UnitShadowCounters counters_;
+    UnitResources unit_;
+    JobQueue jobs_;
+    Attachments attachments_;
 };
 
 }  // namespace umbra::shadow

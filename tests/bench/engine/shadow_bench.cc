@@ -12,8 +12,8 @@
 #include <random>
 #include <vector>
 
-#include "plugin/shadow/address_space.h"
 #include "plugin/shadow/compare.h"
+#include "plugin/shadow/domain.h"
 #include "plugin/shadow/manager.h"
 #include "tests/support/driver/layout.h"
 
