@@ -5,7 +5,7 @@
 
 #include "plugin/vtd/fault_reason.h"
 
-namespace umbra {
+namespace umbra::bridge {
 namespace {
 
 namespace snapshot = telemetry::snapshot;
@@ -81,17 +81,17 @@ void add_shadow(snapshot::Shadow& to, const shadow::Manager& manager) {
 
 }  // namespace
 
-snapshot::Snapshot take_snapshot(const SnapshotStamp& stamp, const vtd::Counters& counters,
-                                 const shadow::Manager& manager) {
+snapshot::Snapshot take_snapshot(const UmbraSnapshotStamp& stamp, const SnapshotTimes& times,
+                                 const vtd::Counters& counters, const shadow::Manager& manager) {
     snapshot::Snapshot made;
     made.version = 1;
     made.unit = stamp.unit;
     made.sequence = stamp.sequence;
     made.interval_ns = stamp.interval_ns;
     made.snapshots_dropped = stamp.dropped;
-    made.taken_unix_ns = stamp.taken_unix_ns;
-    made.taken_ns = stamp.taken_ns;
-    made.counting_since_ns = stamp.counting_since_ns;
+    made.taken_unix_ns = times.taken_unix_ns;
+    made.taken_ns = times.taken_ns;
+    made.counting_since_ns = times.counting_since_ns;
     fill(made, counters);
     add_fault_reasons(made.faults, counters);
     add_domains(made, counters);
@@ -99,4 +99,4 @@ snapshot::Snapshot take_snapshot(const SnapshotStamp& stamp, const vtd::Counters
     return made;
 }
 
-}  // namespace umbra
+}  // namespace umbra::bridge

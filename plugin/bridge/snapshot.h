@@ -5,31 +5,28 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 
+#include "plugin/bridge/statistics.h"
 #include "plugin/shadow/manager.h"
 #include "plugin/vtd/counters.h"
 #include "snapshot_types.h"
 
-namespace umbra {
+namespace umbra::bridge {
 
 // Elements that each list of a snapshot has at most: a guest that uses every domain-id makes
 // snapshots neither slow nor longer than their readers take.
 inline constexpr std::size_t kMostListed = 1024;
 
-// What a snapshot says about itself; the fields of umbra.proto's Snapshot.
-struct SnapshotStamp {
-    std::string_view unit;
-    std::uint64_t sequence = 0;
-    std::uint64_t interval_ns = 0;
-    std::uint64_t dropped = 0;
+// When a snapshot was taken, and since when it counts: as the fields of umbra.proto's Snapshot.
+struct SnapshotTimes {
     std::uint64_t taken_unix_ns = 0;
     std::uint64_t taken_ns = 0;
     std::uint64_t counting_since_ns = 0;
 };
 
-[[nodiscard]] telemetry::snapshot::Snapshot take_snapshot(const SnapshotStamp& stamp,
+[[nodiscard]] telemetry::snapshot::Snapshot take_snapshot(const UmbraSnapshotStamp& stamp,
+                                                          const SnapshotTimes& times,
                                                           const vtd::Counters& counters,
                                                           const shadow::Manager& manager);
 
-}  // namespace umbra
+}  // namespace umbra::bridge

@@ -26,14 +26,11 @@ char* copy_of(const std::string& text) {
 }
 
 snapshot::Snapshot snapshot_of(const UmbraUnit& unit, const UmbraSnapshotStamp& stamp) {
-    return umbra::take_snapshot({.unit = stamp.unit,
-                                 .sequence = stamp.sequence,
-                                 .interval_ns = stamp.interval_ns,
-                                 .dropped = stamp.dropped,
-                                 .taken_unix_ns = nanoseconds_of<system_clock>(),
-                                 .taken_ns = nanoseconds_of<steady_clock>(),
-                                 .counting_since_ns = unit.counting_since_ns},
-                                unit.unit.counters(), unit.manager);
+    return umbra::bridge::take_snapshot(stamp,
+                                        {.taken_unix_ns = nanoseconds_of<system_clock>(),
+                                         .taken_ns = nanoseconds_of<steady_clock>(),
+                                         .counting_since_ns = unit.counting_since_ns},
+                                        unit.unit.counters(), unit.manager);
 }
 
 }  // namespace
@@ -60,7 +57,7 @@ void umbra_unit_clear_statistics(UmbraUnit* unit) noexcept {
 }
 
 char* umbra_unit_verify(const UmbraUnit* unit) noexcept {
-    return copy_of(umbra::verification_json(unit->manager.verify()));
+    return copy_of(umbra::bridge::verification_json(unit->manager.verify()));
 }
 
 void umbra_string_free(char* string) noexcept {

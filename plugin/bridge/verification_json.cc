@@ -9,7 +9,7 @@
 #include "plugin/telemetry/json.h"
 #include "plugin/telemetry/json_writer.h"
 
-namespace umbra {
+namespace umbra::bridge {
 namespace {
 
 using shadow::Difference;
@@ -58,4 +58,4 @@ std::string verification_json(const shadow::Verification& verification) {
     return out.take();
 }
 
-}  // namespace umbra
+}  // namespace umbra::bridge

@@ -10,8 +10,8 @@
 
 #include "plugin/shadow/verify.h"
 
-namespace umbra {
+namespace umbra::bridge {
 
 [[nodiscard]] std::string verification_json(const shadow::Verification& verification);
 
-}  // namespace umbra
+}  // namespace umbra::bridge

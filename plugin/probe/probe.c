@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The PCI function: its registers, DMA, MSIs and the doorbell. Listening is in listener.c.
+ * The PCI function: its registers, MSIs and properties. DMA, the doorbell and listening have files
+ * of their own.
  *
  * Everything here runs with QEMU's big lock held. Work that a guest can ask for in one register
  * write is bounded: 64 MiB of DMA, or 10 s of doorbell writes.
@@ -8,6 +9,8 @@
 #include "plugin/qemu/compat.h"
 
 #include "plugin/probe/container.h"
+#include "plugin/probe/dma.h"
+#include "plugin/probe/doorbell.h"
 #include "plugin/probe/listener.h"
 #include "plugin/probe/probe.h"
 #include "plugin/probe/registers.h"
@@ -21,11 +24,7 @@
 #include "qemu/timer.h"
 #include "qemu/units.h"
 
-#define DMA_LENGTH_MAX (64 * MiB)
-#define DOORBELL_COUNT_MAX 65536
 #define REHEARSE_COUNT_MAX 65536
-#define DOORBELL_BUDGET_NS (10 * NANOSECONDS_PER_SECOND)
-#define DOORBELL_SAMPLES (UMBRA_PROBE_WINDOW_SIZE / sizeof(uint64_t))
 
 /* VFIO type1's dma_entry_limit default, and the most that a probe may be told to keep. */
 #define ENTRY_LIMIT_DEFAULT 65535
@@ -39,23 +38,8 @@ struct UmbraProbe {
     MemoryRegion bar;
     uint8_t window[UMBRA_PROBE_WINDOW_SIZE];
 
-    uint64_t dma_iova;
-    uint64_t dma_length;
-    uint64_t dma_pattern;
-    uint64_t dma_status;
-    uint64_t dma_done;
-
-    uint64_t doorbell_address;
-    uint64_t doorbell_width;
-    uint64_t doorbell_value;
-    uint64_t doorbell_step;
-    uint64_t doorbell_wrap;
-    uint64_t doorbell_done;
-    uint64_t doorbell_failed;
-    uint64_t doorbell_ns;
-    uint64_t doorbell_ns_min;
-    uint64_t doorbell_ns_max;
-    uint64_t doorbell_start;
+    struct UmbraProbeDma dma;
+    struct UmbraProbeDoorbell doorbell;
 
     struct UmbraProbeListener listener;
     struct UmbraProbeContainer* container; /* NULL: none is offered to the vIOMMU */
@@ -69,139 +53,11 @@ struct UmbraProbe {
     uint32_t entry_limit_property;
 };
 
-static MemTxResult transfer_piece(UmbraProbe* probe, uint64_t iova, void* buffer, uint64_t length,
-                                  DMADirection direction) {
-    PCIDevice* pci = PCI_DEVICE(probe);
-    const MemTxAttrs attrs = {.requester_id = pci_requester_id(pci)};
-
-    return pci_dma_rw(pci, iova, buffer, length, direction, attrs);
-}
-
-static void fill_pattern(uint8_t* buffer, size_t length, uint64_t pattern) {
-    uint8_t bytes[sizeof(pattern)];
-
-    stq_le_p(bytes, pattern);
-    for (size_t i = 0; i < length; i++) {
-        buffer[i] = bytes[i % sizeof(bytes)];
-    }
-}
-
-/* FILL and CHECK: pieces that end at 4 KiB boundaries of the IOVA, so that each lies in one page.
- */
-static void run_pattern(UmbraProbe* probe, bool check) {
-    uint8_t expected[UMBRA_PROBE_WINDOW_SIZE + sizeof(uint64_t)];
-    uint8_t actual[UMBRA_PROBE_WINDOW_SIZE];
-
-    fill_pattern(expected, sizeof(expected), probe->dma_pattern);
-    while (probe->dma_done < probe->dma_length) {
-        const uint64_t iova = probe->dma_iova + probe->dma_done;
-        const uint64_t to_boundary = UMBRA_PROBE_WINDOW_SIZE - iova % UMBRA_PROBE_WINDOW_SIZE;
-        const uint64_t piece = MIN(to_boundary, probe->dma_length - probe->dma_done);
-        uint8_t* pattern = expected + probe->dma_done % sizeof(uint64_t);
-        MemTxResult result;
-
-        if (check) {
-            result = transfer_piece(probe, iova, actual, piece, DMA_DIRECTION_TO_DEVICE);
-        } else {
-            result = transfer_piece(probe, iova, pattern, piece, DMA_DIRECTION_FROM_DEVICE);
-        }
-        if (result != MEMTX_OK) {
-            probe->dma_status = UMBRA_PROBE_DMA_STATUS_FAULT;
-            return;
-        }
-        if (check && memcmp(actual, pattern, piece) != 0) {
-            probe->dma_status = UMBRA_PROBE_DMA_STATUS_MISMATCH;
-            return;
-        }
-        probe->dma_done += piece;
-    }
-    probe->dma_status = UMBRA_PROBE_DMA_STATUS_OK;
-}
-
-static void run_window(UmbraProbe* probe, DMADirection direction) {
-    if (transfer_piece(probe, probe->dma_iova, probe->window, probe->dma_length, direction) !=
-        MEMTX_OK) {
-        probe->dma_status = UMBRA_PROBE_DMA_STATUS_FAULT;
-        return;
-    }
-    probe->dma_done = probe->dma_length;
-    probe->dma_status = UMBRA_PROBE_DMA_STATUS_OK;
-}
-
-static void run_dma(UmbraProbe* probe, uint64_t command) {
-    const bool pattern =
-        command == UMBRA_PROBE_DMA_COMMAND_FILL || command == UMBRA_PROBE_DMA_COMMAND_CHECK;
-    const uint64_t length_max = pattern ? DMA_LENGTH_MAX : UMBRA_PROBE_WINDOW_SIZE;
-
-    probe->dma_done = 0;
-    probe->dma_status = UMBRA_PROBE_DMA_STATUS_REFUSED;
-    if (probe->dma_length == 0 || probe->dma_length > length_max) {
-        return;
-    }
-    switch (command) {
-        case UMBRA_PROBE_DMA_COMMAND_READ:
-            run_window(probe, DMA_DIRECTION_TO_DEVICE);
-            break;
-        case UMBRA_PROBE_DMA_COMMAND_WRITE:
-            run_window(probe, DMA_DIRECTION_FROM_DEVICE);
-            break;
-        case UMBRA_PROBE_DMA_COMMAND_FILL:
-            run_pattern(probe, false);
-            break;
-        case UMBRA_PROBE_DMA_COMMAND_CHECK:
-            run_pattern(probe, true);
-            break;
-        default:
-            break;
-    }
-}
-
 static void trigger_msi(UmbraProbe* probe, uint64_t vector) {
     PCIDevice* pci = PCI_DEVICE(probe);
 
     if (msi_enabled(pci) && vector < msi_nr_vectors_allocated(pci)) {
         msi_notify(pci, (unsigned int)vector);
-    }
-}
-
-static void ring_doorbell(UmbraProbe* probe, uint64_t count) {
-    uint8_t bytes[sizeof(uint64_t)];
-
-    probe->doorbell_done = 0;
-    probe->doorbell_failed = 0;
-    probe->doorbell_ns = 0;
-    probe->doorbell_ns_min = 0;
-    probe->doorbell_ns_max = 0;
-    probe->doorbell_start = (uint64_t)get_clock();
-    if (probe->doorbell_width != 4 && probe->doorbell_width != 8) {
-        return;
-    }
-    count = MIN(count, DOORBELL_COUNT_MAX);
-    while (probe->doorbell_done < count && probe->doorbell_ns < DOORBELL_BUDGET_NS) {
-        uint64_t elapsed;
-        int64_t start;
-        MemTxResult result;
-
-        stq_le_p(bytes, probe->doorbell_value);
-        start = get_clock();
-        result = address_space_write(&address_space_memory, probe->doorbell_address,
-                                     MEMTXATTRS_UNSPECIFIED, bytes, probe->doorbell_width);
-        elapsed = (uint64_t)(get_clock() - start);
-
-        if (probe->doorbell_done < DOORBELL_SAMPLES) {
-            stq_le_p(probe->window + probe->doorbell_done * sizeof(uint64_t), elapsed);
-        }
-        if (probe->doorbell_done == 0 || elapsed < probe->doorbell_ns_min) {
-            probe->doorbell_ns_min = elapsed;
-        }
-        probe->doorbell_ns_max = MAX(probe->doorbell_ns_max, elapsed);
-        probe->doorbell_ns += elapsed;
-        probe->doorbell_failed += result != MEMTX_OK;
-        probe->doorbell_done++;
-        probe->doorbell_value += probe->doorbell_step;
-        if (probe->doorbell_wrap != 0) {
-            probe->doorbell_value %= probe->doorbell_wrap;
-        }
     }
 }
 
@@ -260,15 +116,15 @@ static uint64_t read_register(UmbraProbe* probe, hwaddr offset) {
         case UMBRA_PROBE_VERSION:
             return UMBRA_PROBE_VERSION_VALUE;
         case UMBRA_PROBE_DMA_IOVA:
-            return probe->dma_iova;
+            return probe->dma.iova;
         case UMBRA_PROBE_DMA_LENGTH:
-            return probe->dma_length;
+            return probe->dma.length;
         case UMBRA_PROBE_DMA_PATTERN:
-            return probe->dma_pattern;
+            return probe->dma.pattern;
         case UMBRA_PROBE_DMA_STATUS:
-            return probe->dma_status;
+            return probe->dma.status;
         case UMBRA_PROBE_DMA_DONE:
-            return probe->dma_done;
+            return probe->dma.done;
         case UMBRA_PROBE_LISTEN:
             return (listener->on ? UMBRA_PROBE_LISTEN_ON : 0) |
                    (listener->rules ? UMBRA_PROBE_LISTEN_RULES : 0);
@@ -311,27 +167,27 @@ static uint64_t read_register(UmbraProbe* probe, hwaddr offset) {
         case UMBRA_PROBE_CLOCK:
             return (uint64_t)get_clock();
         case UMBRA_PROBE_DOORBELL_ADDRESS:
-            return probe->doorbell_address;
+            return probe->doorbell.address;
         case UMBRA_PROBE_DOORBELL_WIDTH:
-            return probe->doorbell_width;
+            return probe->doorbell.width;
         case UMBRA_PROBE_DOORBELL_VALUE:
-            return probe->doorbell_value;
+            return probe->doorbell.value;
         case UMBRA_PROBE_DOORBELL_STEP:
-            return probe->doorbell_step;
+            return probe->doorbell.step;
         case UMBRA_PROBE_DOORBELL_WRAP:
-            return probe->doorbell_wrap;
+            return probe->doorbell.wrap;
         case UMBRA_PROBE_DOORBELL_DONE:
-            return probe->doorbell_done;
+            return probe->doorbell.done;
         case UMBRA_PROBE_DOORBELL_FAILED:
-            return probe->doorbell_failed;
+            return probe->doorbell.failed;
         case UMBRA_PROBE_DOORBELL_NS:
-            return probe->doorbell_ns;
+            return probe->doorbell.ns;
         case UMBRA_PROBE_DOORBELL_NS_MIN:
-            return probe->doorbell_ns_min;
+            return probe->doorbell.ns_min;
         case UMBRA_PROBE_DOORBELL_NS_MAX:
-            return probe->doorbell_ns_max;
+            return probe->doorbell.ns_max;
         case UMBRA_PROBE_DOORBELL_START:
-            return probe->doorbell_start;
+            return probe->doorbell.start;
         default:
             return 0;
     }
@@ -341,21 +197,21 @@ static uint64_t read_register(UmbraProbe* probe, hwaddr offset) {
 static uint64_t* plain_register(UmbraProbe* probe, hwaddr offset) {
     switch (offset) {
         case UMBRA_PROBE_DMA_IOVA:
-            return &probe->dma_iova;
+            return &probe->dma.iova;
         case UMBRA_PROBE_DMA_LENGTH:
-            return &probe->dma_length;
+            return &probe->dma.length;
         case UMBRA_PROBE_DMA_PATTERN:
-            return &probe->dma_pattern;
+            return &probe->dma.pattern;
         case UMBRA_PROBE_DOORBELL_ADDRESS:
-            return &probe->doorbell_address;
+            return &probe->doorbell.address;
         case UMBRA_PROBE_DOORBELL_WIDTH:
-            return &probe->doorbell_width;
+            return &probe->doorbell.width;
         case UMBRA_PROBE_DOORBELL_VALUE:
-            return &probe->doorbell_value;
+            return &probe->doorbell.value;
         case UMBRA_PROBE_DOORBELL_STEP:
-            return &probe->doorbell_step;
+            return &probe->doorbell.step;
         case UMBRA_PROBE_DOORBELL_WRAP:
-            return &probe->doorbell_wrap;
+            return &probe->doorbell.wrap;
         default:
             return NULL;
     }
@@ -364,7 +220,7 @@ static uint64_t* plain_register(UmbraProbe* probe, hwaddr offset) {
 static void run_command(UmbraProbe* probe, hwaddr offset, uint64_t value) {
     switch (offset) {
         case UMBRA_PROBE_DMA_COMMAND:
-            run_dma(probe, value);
+            umbra_probe_dma_run(&probe->dma, PCI_DEVICE(probe), probe->window, value);
             break;
         case UMBRA_PROBE_MSI_TRIGGER:
             trigger_msi(probe, value);
@@ -383,7 +239,7 @@ static void run_command(UmbraProbe* probe, hwaddr offset, uint64_t value) {
                 umbra_probe_listener_rehearse(&probe->listener, MIN(value, REHEARSE_COUNT_MAX));
             break;
         case UMBRA_PROBE_DOORBELL_RING:
-            ring_doorbell(probe, value);
+            umbra_probe_doorbell_ring(&probe->doorbell, probe->window, value);
             break;
         default:
             break;
@@ -429,16 +285,16 @@ static void probe_reset(DeviceState* device) {
     UmbraProbe* probe = UMBRA_PROBE(device);
 
     memset(probe->window, 0, sizeof(probe->window));
-    probe->dma_iova = 0;
-    probe->dma_length = 0;
-    probe->dma_pattern = 0;
-    probe->dma_status = UMBRA_PROBE_DMA_STATUS_IDLE;
-    probe->dma_done = 0;
-    probe->doorbell_address = 0;
-    probe->doorbell_width = 0;
-    probe->doorbell_value = 0;
-    probe->doorbell_step = 0;
-    probe->doorbell_wrap = 0;
+    probe->dma.iova = 0;
+    probe->dma.length = 0;
+    probe->dma.pattern = 0;
+    probe->dma.status = UMBRA_PROBE_DMA_STATUS_IDLE;
+    probe->dma.done = 0;
+    probe->doorbell.address = 0;
+    probe->doorbell.width = 0;
+    probe->doorbell.value = 0;
+    probe->doorbell.step = 0;
+    probe->doorbell.wrap = 0;
 }
 
 static void stop_listening(UmbraProbe* probe) {
@@ -520,11 +376,11 @@ static const VMStateDescription probe_vmstate = {
     .fields =
         (const VMStateField[]){
             VMSTATE_PCI_DEVICE(parent_obj, UmbraProbe), VMSTATE_BUFFER(window, UmbraProbe),
-            VMSTATE_UINT64(dma_iova, UmbraProbe), VMSTATE_UINT64(dma_length, UmbraProbe),
-            VMSTATE_UINT64(dma_pattern, UmbraProbe), VMSTATE_UINT64(dma_status, UmbraProbe),
-            VMSTATE_UINT64(dma_done, UmbraProbe), VMSTATE_UINT64(doorbell_address, UmbraProbe),
-            VMSTATE_UINT64(doorbell_width, UmbraProbe), VMSTATE_UINT64(doorbell_value, UmbraProbe),
-            VMSTATE_UINT64(doorbell_step, UmbraProbe), VMSTATE_UINT64(doorbell_wrap, UmbraProbe),
+            VMSTATE_UINT64(dma.iova, UmbraProbe), VMSTATE_UINT64(dma.length, UmbraProbe),
+            VMSTATE_UINT64(dma.pattern, UmbraProbe), VMSTATE_UINT64(dma.status, UmbraProbe),
+            VMSTATE_UINT64(dma.done, UmbraProbe), VMSTATE_UINT64(doorbell.address, UmbraProbe),
+            VMSTATE_UINT64(doorbell.width, UmbraProbe), VMSTATE_UINT64(doorbell.value, UmbraProbe),
+            VMSTATE_UINT64(doorbell.step, UmbraProbe), VMSTATE_UINT64(doorbell.wrap, UmbraProbe),
             VMSTATE_END_OF_LIST()},
 };
 
@@ -583,24 +439,22 @@ static void probe_class_init(ObjectClass* class, UmbraClassData* data) {
     set_bit(DEVICE_CATEGORY_MISC, device->categories);
     device_class_set_legacy_reset(device, probe_reset);
     device_class_set_props(device, probe_properties);
-    object_class_property_set_description(
-        class, "listen", "Listen to the vIOMMU's maps and unmaps as VFIO would (default off)");
+    object_class_property_set_description(class, "listen",
+                                          "Listen to the vIOMMU's maps and unmaps as VFIO would");
     object_class_property_set_description(
         class, "vfio-rules",
-        "While listening, keep the live mappings and apply VFIO type1v2's rules (default on)");
+        "While listening, keep the live mappings and apply VFIO type1v2's rules");
     object_class_property_set_description(
-        class, "unmaps-only",
-        "While listening, ask for unmaps and not for maps, as vhost does (default off)");
+        class, "unmaps-only", "While listening, ask for unmaps and not for maps, as vhost does");
     object_class_property_set_description(
         class, "container",
-        "While listening, offer the vIOMMU a VFIO container to fill; its mappings lead to offsets in the machine's RAM (default off)");
+        "While listening, offer the vIOMMU a VFIO container to fill; its mappings lead to offsets in the machine's RAM");
     object_class_property_add_bool(class, "refuse-maps", get_refuse_maps, set_refuse_maps);
     object_class_property_set_description(
         class, "refuse-maps",
         "While true, the container refuses to map anything, for want of memory; can be changed at any time");
     object_class_property_set_description(
-        class, "dma-entry-limit",
-        "With vfio-rules, the most live mappings, as type1's parameter (default 65535)");
+        class, "dma-entry-limit", "With vfio-rules, the most live mappings, as type1's parameter");
 }
 
 void umbra_probe_register_types(void) {

@@ -5,9 +5,9 @@
 
 #include <string>
 
-#include "tests/unit/bridge/bridge_machine.h"
 #include "plugin/bridge/requests.h"
 #include "plugin/bridge/statistics.h"
+#include "tests/unit/bridge/bridge_machine.h"
 
 namespace umbra::testing {
 namespace {

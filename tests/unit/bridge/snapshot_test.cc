@@ -12,7 +12,7 @@
 #include "plugin/telemetry/wire.h"
 #include "tests/support/fake_machine.h"
 
-namespace umbra {
+namespace umbra::bridge {
 namespace {
 
 namespace schema = telemetry::schema;
@@ -21,7 +21,8 @@ namespace snapshot = telemetry::snapshot;
 class SnapshotTest : public ::testing::Test {
   protected:
     [[nodiscard]] snapshot::Snapshot take() const {
-        return take_snapshot({.unit = "viommu"}, counters, machine.manager);
+        const UmbraSnapshotStamp stamp = {"viommu", 0, 0, 0};
+        return take_snapshot(stamp, {}, counters, machine.manager);
     }
     [[nodiscard]] std::string json() const {
         const snapshot::Snapshot taken = take();
@@ -100,4 +101,4 @@ TEST_F(SnapshotTest, ListsAreBoundedAndSumsAreNot) {
 }
 
 }  // namespace
-}  // namespace umbra
+}  // namespace umbra::bridge
