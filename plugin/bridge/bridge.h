@@ -5,9 +5,9 @@
  * header of QEMU.
  *
  *   unit.h        the unit with its shadow: making one, registers, work, saved state
- *   platform.h    what the unit asks of the machine around it
+ *   platform.h    the machine around the unit, as the functions that it provides
  *   ram.h         guest RAM
- *   requests.h    what devices ask of the unit: DMA and interrupts
+ *   requests.h    requests of devices to the unit: DMA and interrupts
  *   shadow.h      where the mappings of a device go
  *   statistics.h  counters, and the check of the shadow
  *

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the shadow tells the operator, as sentences that the platform reports.
+// Events of the shadow as sentences for the operator, which the platform reports.
 #pragma once
 
 #include "plugin/bridge/platform.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What the unit asks of the platform around it, as functions that the platform provides.
+ * The platform around the unit, as the functions that it provides.
  */
 #ifndef UMBRA_BRIDGE_PLATFORM_H
 #define UMBRA_BRIDGE_PLATFORM_H
@@ -23,7 +23,8 @@ typedef enum UmbraScopeKind {
     UMBRA_SCOPE_PAGES,  /* IOTLB: `domain`, `first` to `last` */
 } UmbraScopeKind;
 
-/* What an invalidation covers. Only the members that the kind names mean something. */
+/* The part of a cache that an invalidation covers. Only the members that the kind names mean
+ * something. */
 typedef struct UmbraScope {
     UmbraScopeKind kind;
     uint16_t domain;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What devices behind the unit ask of it: translations for DMA and remapping for interrupts
+ * Requests of the devices behind the unit: translation of DMA and remapping of interrupts
  * (specification 3 and 5).
  */
 #ifndef UMBRA_BRIDGE_REQUESTS_H
@@ -52,7 +52,7 @@ UmbraInterrupt umbra_unit_remap(UmbraUnit* unit, uint16_t source, uint64_t addre
 UmbraInterrupt umbra_unit_lookup_interrupt(const UmbraUnit* unit, uint16_t source, uint64_t address,
                                            uint32_t data) UMBRA_NOEXCEPT;
 
-/* What the guest's tables say about a device now. */
+/* The context of a device, as the guest's tables have it now. */
 typedef struct UmbraContext {
     bool present;      /* false: the device's DMA faults; the rest is 0 */
     bool pass_through; /* the device's addresses are guest-physical */

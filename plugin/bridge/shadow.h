@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The shadow: what the guest's tables map for a device, as mappings on the host.
+ * The shadow: the mappings of the guest's tables as mappings on the host, device by device.
  */
 #ifndef UMBRA_BRIDGE_SHADOW_H
 #define UMBRA_BRIDGE_SHADOW_H

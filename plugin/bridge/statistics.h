@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What a unit has counted, and the check of what is mapped on the host.
+ * The counters of a unit, and the check of its mappings on the host.
  */
 #ifndef UMBRA_BRIDGE_STATISTICS_H
 #define UMBRA_BRIDGE_STATISTICS_H
@@ -33,7 +33,7 @@ char* umbra_unit_snapshot(const UmbraUnit* unit, const UmbraSnapshotStamp* stamp
                           size_t* size) UMBRA_NOEXCEPT;
 void umbra_unit_clear_statistics(UmbraUnit* unit) UMBRA_NOEXCEPT; /* [BQL] */
 
-/* The guest's tables compared with what is mapped on the host, as one JSON object whose form
+/* The guest's tables compared with the host's mappings, as one JSON object whose form
  * verification_json.h describes. Free it with umbra_string_free(). [BQL] */
 char* umbra_unit_verify(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 

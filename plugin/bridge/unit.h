@@ -19,7 +19,7 @@
 extern "C" {
 #endif
 
-/* What the operator chooses where nothing else is said. */
+/* Defaults of the operator's choices. */
 enum {
     UMBRA_DEFAULT_ADDRESS_WIDTH = 48,
     UMBRA_DEFAULT_MAX_MAPPINGS = 4194304,
@@ -38,7 +38,7 @@ typedef struct UmbraUnitProperties {
     bool snoop_control;
 } UmbraUnitProperties;
 
-/* What the operator chooses for the shadow; shadow::Options follows from it. */
+/* The operator's choices for the shadow; shadow::Options follows from them. */
 typedef struct UmbraShadowOptions {
     bool coalesce;
     bool stop_on_map_error;

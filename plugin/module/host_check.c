@@ -76,8 +76,8 @@ static bool find_own_symbols(SymbolTables* tables) {
     return tables->symbols != NULL && tables->strings != NULL && tables->undefined_end > 0;
 }
 
-/* What compilers and the C++ library refer to weakly because it may well be absent: clean-up at
- * unloading, pure virtual functions, transactional memory, profiling. */
+/* Symbols that compilers and the C++ library refer to weakly, because they may be absent: clean-up
+ * at unloading, pure virtual functions, transactional memory, profiling. */
 static bool is_optional(const char* name) {
     static const char* const prefixes[] = {"__cxa_", "_ITM_", "_ZGTt", "__gmon_start__"};
 

@@ -15,7 +15,7 @@
 
 #include "qemu/qemu-plugin.h"
 
-/* Says on stderr what is wrong and how to get a QEMU that works, if it returns false. */
+/* If it returns false, it has said on stderr what is wrong and how to get a QEMU that works. */
 bool umbra_host_check(const qemu_info_t* info);
 
 #endif

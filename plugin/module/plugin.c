@@ -47,7 +47,7 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_
         umbra_viommu_print_help(stdout);
         exit(EXIT_SUCCESS);
     }
-    /* Whatever the machine: on another one than q35 the device says itself what it needs. */
+    /* On every machine: if it is no q35, the device says that it needs one. */
     machine_class_allow_dynamic_sysbus_dev(MACHINE_GET_CLASS(current_machine), TYPE_UMBRA_VIOMMU);
     return 0;
 }

@@ -193,7 +193,7 @@ static uint64_t read_register(UmbraProbe* probe, hwaddr offset) {
     }
 }
 
-/* The storage of a register that keeps what is written to it, or NULL. */
+/* The storage of a register that keeps the written value; NULL for every other register. */
 static uint64_t* plain_register(UmbraProbe* probe, hwaddr offset) {
     switch (offset) {
         case UMBRA_PROBE_DMA_IOVA:

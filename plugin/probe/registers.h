@@ -137,7 +137,7 @@ struct UmbraProbeMapping {
 
 /*
  * Time. The doorbell writes a register of another device (an IOMMU's queue tail, say) from inside
- * QEMU, and times each write, so that what is measured holds neither a VM exit nor a socket.
+ * QEMU, and times each write, so that the measured time holds neither a VM exit nor a socket.
  */
 enum {
     /* RO. The host's monotonic clock, ns. */

@@ -62,7 +62,7 @@ typedef enum UmbraListening {
     UMBRA_LISTENING_SWITCHING,
 } UmbraListening;
 
-/* What all spaces of a unit have in common. */
+/* Common to all spaces of a unit. */
 typedef struct UmbraSpaceContext {
     UmbraUnit* unit;
     unsigned address_width; /* of IOVAs, in bits */
@@ -95,7 +95,7 @@ struct UmbraDeviceSpace {
     IOMMUNotifierFlag notifier_flags;
     bool may_hear_unmaps_only; /* counted in the context's unmap_listeners */
 
-    /* What the shadow maps for the device, and where to. */
+    /* The shadow's mappings for the device, and their destinations. */
     GSList* containers;        /* VFIO's, as UmbraVfioMapper (vfio_container.c) */
     UmbraShadowDevice* shadow; /* by notifiers; NULL: no listener wants maps in this way */
     UmbraDmaMode shadow_mode;  /* with containers: decides the view */

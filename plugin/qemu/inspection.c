@@ -69,7 +69,7 @@ void umbra_inspection_add(ObjectClass* klass) {
     object_class_property_add(klass, "verify", "struct", get_verify, NULL, NULL, NULL);
     object_class_property_set_description(
         klass, "verify",
-        "The guest's tables compared with what the host has mapped, and each difference");
+        "The guest's tables compared with the host's mappings, and each difference");
     object_class_property_add_bool(klass, "statistics-clear", NULL, set_statistics_clear);
     object_class_property_set_description(klass, "statistics-clear",
                                           "Writing true sets all statistics to 0");

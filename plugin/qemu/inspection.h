@@ -14,7 +14,7 @@
 /* To be called once, for the class of umbra-viommu. */
 void umbra_inspection_add(ObjectClass* klass);
 
-/* Prints the properties and what they are for. */
+/* Prints each property and its purpose. */
 void umbra_inspection_print_help(FILE* out);
 
 #endif

@@ -77,7 +77,7 @@ static bool check(const Candidate* candidate, const char* id, Error** errp) {
     return false;
 }
 
-/* What a -device option or device_add asks for. */
+/* The device that a -device option or device_add asks for. */
 static bool check_options(const QDict* options, Error** errp) {
     const char* driver = qdict_get_try_str(options, "driver");
     const Candidate candidate = {
@@ -105,7 +105,8 @@ static bool hide_device(DeviceListener* listener, const QDict* options, bool fro
     return false;
 }
 
-/* Devices that no option of their own made what they are, but -global or a default. */
+/* Finds devices that need maps because of -global or a default, not because of an option of their
+ * own. */
 static void check_complete_machine(Notifier* notifier, void* unused) {
     Error* error = NULL;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the unit tells QEMU and asks of it (plugin/bridge/platform.h): guest memory, interrupts, the
-// spaces of its devices, the operator, and the run state.
+// QEMU as the platform of the unit (plugin/bridge/platform.h): guest memory, interrupts, the spaces
+// of the devices, the operator, and the run state.
 #ifndef UMBRA_QEMU_PLATFORM_H
 #define UMBRA_QEMU_PLATFORM_H
 

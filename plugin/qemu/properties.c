@@ -108,7 +108,7 @@ void umbra_properties_print_help(ObjectClass* klass, FILE* out) {
     }
 }
 
-/* Sets *enabled to what the property and the platform amount to. */
+/* Sets *enabled to the outcome of the property `wanted` on this machine. */
 static bool decide_extended_interrupt_mode(OnOffAuto wanted, bool remapping, bool* enabled,
                                            Error** errp) {
     const bool possible = umbra_machine_takes_wide_interrupts();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the operator chooses about a unit: the properties of -device umbra-viommu. One table
-// (properties.c) holds name, place, default, values and help of each; everything that is said about
-// properties elsewhere follows from it. `intremap`, `pt` and `device-iotlb` are x86-iommu's own:
+// The operator's choices for a unit: the properties of -device umbra-viommu. One table
+// (properties.c) holds name, place, default, values and help of each; help texts and QMP follow
+// from it. `intremap`, `pt` and `device-iotlb` are x86-iommu's own:
 // the table gives them words, x86-iommu the rest.
 //
 // Functions need the big lock.
@@ -36,8 +36,8 @@ void umbra_properties_add(ObjectClass* klass, size_t offset);
 /* Prints each property of `klass` with its values, its default and its help. */
 void umbra_properties_print_help(ObjectClass* klass, FILE* out);
 
-/* What the values and the machine amount to. False with an error if a value is out of range, or
- * asks for what the machine does not have. */
+/* The unit and the shadow that the values make on this machine. False with an error if a value is
+ * out of range, or asks for a feature that the machine does not have. */
 bool umbra_properties_of_unit(const UmbraProperties* properties, X86IOMMUState* iommu,
                               UmbraUnitProperties* unit, Error** errp);
 bool umbra_properties_of_shadow(const UmbraProperties* properties, UmbraShadowOptions* shadow,

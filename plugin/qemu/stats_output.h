@@ -19,7 +19,7 @@
 #include "qemu/notify.h"
 #include "qemu/timer.h"
 
-/* What the operator chooses. */
+/* The operator's choices. */
 typedef struct UmbraStatsProperties {
     char* file;        /* NULL: none */
     char* chardev;     /* id; NULL: none */

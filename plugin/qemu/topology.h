@@ -36,7 +36,7 @@ void umbra_topology_start(UmbraTopology* topology, Object* owner, UmbraUnit* uni
 /* Gives every space the view that the guest's tables ask for now. */
 void umbra_topology_update(UmbraTopology* topology);
 
-/* What UmbraPlatform's functions of these names are for: tells the spaces that are concerned. */
+/* The work of UmbraPlatform's functions of the same names: tells the spaces that are concerned. */
 void umbra_topology_contexts_changed(UmbraTopology* topology, const UmbraScope* scope);
 void umbra_topology_iotlb_changed(UmbraTopology* topology, const UmbraScope* scope);
 void umbra_topology_device_tlb_changed(UmbraTopology* topology, uint16_t source, uint64_t first,

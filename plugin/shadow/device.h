@@ -42,7 +42,7 @@ class ContextSource {
     ContextSource& operator=(const ContextSource&) = default;
 };
 
-// Implemented by the glue, one for each device that the manager was told of.
+// Implemented outside of the shadow, one for each device that the manager was told of.
 class Device {
   public:
     virtual ~Device() = default;
@@ -57,7 +57,7 @@ class Device {
 
     // Called when the mode changes, and once when the device is added. Everything that the shadow
     // had mapped is gone from the mapper before a call with another mode than `translated`, and
-    // nothing is mapped before a call with `translated`: so the glue can let somebody else fill the
+    // nothing is mapped before a call with `translated`: so the owner can let somebody else fill the
     // same host container in pass-through mode.
     virtual void set_mode(DmaMode mode) = 0;
 

@@ -2,7 +2,7 @@
 //
 // One VT-d remapping unit, as the platform around it sees it: a page of registers that the guest
 // programs, a translation for every DMA of the devices behind it, and a remapping for every
-// interrupt that they send. This is the only header of plugin/vtd that the QEMU glue needs.
+// interrupt that they send. A platform needs no other header of plugin/vtd.
 //
 // The unit runs no thread and keeps no time. It acts inside the call that it is given: a write to
 // the queue's tail register returns when every descriptor up to the tail has been carried out, or
