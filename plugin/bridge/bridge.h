@@ -11,6 +11,9 @@
  *   shadow.h      where the mappings of a device go
  *   statistics.h  counters, and the check of the shadow
  *
+ * The functions are defined in the files named ..._face.cc, over the object that assembly.h
+ * describes; those of a map of RAM in guest_ram.cc.
+ *
  * Plain data crosses, and functions that do not throw: a failure is in the result. Addresses and
  * sizes are in bytes. A source-id is a PCI requester id (bus 15:8, device 7:3, function 2:0).
  *
