@@ -1,12 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What 256 maps and 256 unmaps cause at each level, with each flush policy. Mixed into test cases."""
 
+from typing import TYPE_CHECKING
+
 from umbra.vm.counts import Counter, Counts
+
+# What it is mixed into, for the type checker.
+if TYPE_CHECKING:
+    from vm_case import VmCase as _Case
+else:
+    _Case = object
 
 HOLD = "workload hold pages_mapped=256 batch=64 operations=256 barrier=yes"
 
 
-class PolicyCounts:
+class PolicyCounts(_Case):
     def count_hold(self, guest, counter: Counter) -> Counts:
         counts = []
         self.do(guest, HOLD, {"prepared": counter.start, "measured": lambda: counts.append(counter.stop())})

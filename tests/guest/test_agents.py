@@ -4,6 +4,9 @@
 import base64
 import re
 import unittest
+from pathlib import Path
+
+from umbra.vm.guest import Guest
 
 from vm_case import VmCase
 
@@ -13,6 +16,9 @@ PAGE = 4096
 
 class AgentCase(VmCase):
     """One guest for all tests of a class: booting one takes longer than most of them."""
+    guest: Guest
+    disk: Path
+    address: str
 
     @classmethod
     def setUpClass(cls):
@@ -34,7 +40,7 @@ class AgentCase(VmCase):
     def refused(self, command: str, status: int, words: str, phases=None):
         result = self.guest.command(command, phases)
         self.assertEqual(result.status, status, f"{command}: {result.error}")
-        self.assertIn(words, result.error)
+        self.assertIn(words, result.error or "")
 
     def shell(self, script: str) -> str:
         return self.do(self.guest, f"exec {script}")["stdout"]

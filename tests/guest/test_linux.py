@@ -5,6 +5,7 @@ import hashlib
 import random
 import time
 import unittest
+from typing import TYPE_CHECKING
 
 from umbra.vm.agent_commands import guest_address, read_only_check
 from umbra.vm.ports import Port
@@ -37,7 +38,14 @@ class LinuxCase(VmCase):
         return Viommu(guest.qmp).statistics()
 
 
-class Boots:
+# What a mixin is mixed into, for the type checker.
+if TYPE_CHECKING:
+    _Case = LinuxCase
+else:
+    _Case = object
+
+
+class Boots(_Case):
     """Mixed into one test case a number of CPUs."""
     CPUS = 0
 

@@ -47,8 +47,8 @@ class RegressCase(VmCase):
 class PatchedPolicies:
     """Mixed into one test case a vIOMMU."""
     VIOMMU = ""
-    STEPS = ("counters", "baseline", "log")       # for each policy
-    FURTHER = ("boot", "budget", "console")
+    STEPS: tuple[str, ...] = ("counters", "baseline", "log")       # for each policy
+    FURTHER: tuple[str, ...] = ("boot", "budget", "console")
 
     def test_policies(self):
         steps = [f"{policy}/{step}" for policy in POLICIES for step in self.STEPS]

@@ -225,7 +225,8 @@ class NamesOfThePrograms(unittest.TestCase):
     """Names that the scripts know are those that the built programs list."""
 
     def listed(self, program: str, option: str) -> list[str]:
-        done = subprocess.run([Path(BUILD, "tests/bench", program), option], capture_output=True, text=True, check=True)
+        words = [str(Path(BUILD or "", "tests/bench", program)), option]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
         return done.stdout.split()
 
     def test_device(self):

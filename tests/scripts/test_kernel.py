@@ -71,7 +71,7 @@ class Fragments(ScratchCase):
                          ["CONFIG_A=m", "CONFIG_B=y", "# CONFIG_C is not set", "CONFIG_E=y"])
 
     def test_ours_name_each_option_once(self):
-        seen: dict[str, str] = {}
+        seen = {}
         for path in sorted(kernel_config.FRAGMENTS.glob("*.config")):
             for line in path.read_text().splitlines():
                 if line.startswith("CONFIG_"):

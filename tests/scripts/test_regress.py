@@ -38,7 +38,7 @@ class Fixed(Scene):
 class Scenes(unittest.TestCase):
     def play(self, *scenes: Scene, only=()) -> dict[str, Outcome]:
         outcomes: list[Outcome] = []
-        play(scenes, None, Record(choose(scenes, list(only)), outcomes.append))
+        play(scenes, mock.Mock(), Record(choose(scenes, list(only)), outcomes.append))
         return {outcome.case: outcome for outcome in outcomes}
 
     def test_each_ending_is_a_verdict(self):
@@ -268,7 +268,7 @@ class CommandLine(unittest.TestCase):
     def refuses(self, words: str, *arguments: str) -> None:
         with self.assertRaises((UserError, SystemExit)) as caught, contextlib.redirect_stderr(io.StringIO()) as said:
             regress.main(list(arguments))
-        self.assertEqual(caught.exception.code, ExitCode.USAGE)
+        self.assertEqual(getattr(caught.exception, "code", None), ExitCode.USAGE)
         self.assertIn(words, f"{caught.exception} {said.getvalue()}")
 
     def test_usage_errors(self):

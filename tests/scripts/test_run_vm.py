@@ -65,20 +65,13 @@ class MemoryLock(unittest.TestCase):
 
     def limits(self, soft: int, hard: int, root: bool = False):
         """Replaces this process's limits; returns the mock that is told of new ones."""
-        for name, value in (("getrlimit", lambda _: (soft, hard)),):
-            patch = mock.patch.object(vfio.resource, name, value)
-            patch.start()
-            self.addCleanup(patch.stop)
-        patch = mock.patch.object(vfio, "may_lock_any_memory", lambda: root)
-        patch.start()
-        self.addCleanup(patch.stop)
+        self.enterContext(mock.patch.object(vfio.resource, "getrlimit", lambda _: (soft, hard)))
+        self.enterContext(mock.patch.object(vfio, "may_lock_any_memory", lambda: root))
 
         def refuse_more(_which, limits):
             if hard != -1 and limits[1] > hard:
                 raise ValueError("not allowed to raise maximum limit")
-        patch = mock.patch.object(vfio.resource, "setrlimit", side_effect=refuse_more)
-        self.addCleanup(patch.stop)
-        return patch.start()
+        return self.enterContext(mock.patch.object(vfio.resource, "setrlimit", side_effect=refuse_more))
 
     def test_root_runs_with_the_usual_eight_mebibytes(self):
         raised = self.limits(8 << 20, 8 << 20, root=True)

@@ -87,7 +87,7 @@ class CheckDevice(unittest.TestCase):
         vfio.check_device("0000:3b:00.0", self.sysfs.root)
 
 
-class FakeDevice:
+class FakeDevice(vfio.PciDevice):
     """Keeps its driver in a file, so that every process sees it. Drivers other than its own and
     vfio-pci do not take it."""
 

@@ -93,7 +93,7 @@ class Options(unittest.TestCase):
         with self.assertRaises((UserError, SystemExit)) as caught:
             parse(list(arguments))
         code = getattr(caught.exception, "code", None)
-        self.assertEqual(int(code), ExitCode.USAGE, arguments)
+        self.assertEqual(code, ExitCode.USAGE, arguments)
 
     def setUp(self):
         # argparse reports on standard error.

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from umbra.errors import ExitCode, UserError
 from umbra.progress import say
@@ -47,7 +48,7 @@ def log_file(name: str) -> Path:
     return path
 
 
-def key_of(**inputs) -> str:
+def key_of(**inputs: Any) -> str:
     """A short hash of JSON-like values."""
     text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

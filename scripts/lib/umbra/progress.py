@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from umbra import interruption
 from umbra.errors import ExitCode, UserError
@@ -62,7 +63,7 @@ class Display:
         self._thread.start()
         return self
 
-    def __exit__(self, kind, _error, _trace) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._done.set()
         self._thread.join()
         ending = "done" if kind is None else "failed"
@@ -128,6 +129,7 @@ def run(title: str, command: Sequence[str | os.PathLike], log: Path, *, cwd: Pat
         try:
             with interruption.deferred():
                 child = _start(title, command, cwd=cwd, env=env, pass_fds=tuple(keep_open))
+            assert child.stdout is not None
             with child.stdout:
                 for line in child.stdout:
                     sink.write(line)
@@ -144,7 +146,7 @@ def run(title: str, command: Sequence[str | os.PathLike], log: Path, *, cwd: Pat
             raise StepFailed(title, status, log, "\n".join([*reasons, "  …", tail(log)] if reasons else [tail(log)]))
 
 
-def _start(title: str, command: Sequence[str | os.PathLike], **settings) -> subprocess.Popen:
+def _start(title: str, command: Sequence[str | os.PathLike], **settings: Any) -> subprocess.Popen:
     try:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 start_new_session=True, **settings)

@@ -6,7 +6,7 @@ import sys
 _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
 
 
-def quantity(value, digits: int = 0) -> str:
+def quantity(value: float | None, digits: int = 0) -> str:
     """A number with thousands separated; what was not measured is a dash."""
     return "-" if value is None else f"{value:,.{digits}f}"
 

@@ -44,8 +44,9 @@ class CTestRun:
                          *(f"with {name}={value}" for name, value in self.variables.items())])
 
     def passes(self, jobs_at_once: int) -> bool:
-        words = ["ctest", "--test-dir", self.folder, "--output-on-failure", "--no-tests=error", f"-j{jobs_at_once}",
-                 "-L", f"^({'|'.join(self.labels)})$", *(["-R", self.pattern] if self.pattern else [])]
+        words = ["ctest", "--test-dir", str(self.folder), "--output-on-failure", "--no-tests=error",
+                 f"-j{jobs_at_once}", "-L", f"^({'|'.join(self.labels)})$",
+                 *(["-R", self.pattern] if self.pattern else [])]
         return subprocess.run(words, env=_test_environment() | self.variables, stdin=subprocess.DEVNULL,
                               check=False).returncode == 0
 

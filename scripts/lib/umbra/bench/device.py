@@ -65,11 +65,14 @@ def rows(result: dict) -> list[Row]:
         found.append(Row(
             entry["case"], entry["pages"], entry["devices"], entry["sharing"], entry["layout"],
             Spread.of_summary(peer["time_ns"]), Spread.of_summary(own["time_ns"]), Spread.of_summary(entry["ratio"]),
-            *(Spread.of_summary(entry[name]) if name in entry else None
-              for name in ("memcmp_ns", "umbra_by_memcmp", "umbra_by_one_device")),
+            _optional(entry, "memcmp_ns"), _optional(entry, "umbra_by_memcmp"), _optional(entry, "umbra_by_one_device"),
             peer["calls"], own["calls"], peer["floor_ns"], own["floor_ns"], own["table_bytes"], own["mirror_bytes"],
             peer["anonymous_bytes"], own["anonymous_bytes"]))
     return found
+
+
+def _optional(entry: dict, name: str) -> Spread | None:
+    return Spread.of_summary(entry[name]) if name in entry else None
 
 
 def arguments(quick: bool, cases: list[str], repeat: int) -> list[str]:

@@ -2,9 +2,10 @@
 """A benchmark's result as SVG plots. The only module that needs matplotlib."""
 
 from pathlib import Path
+from typing import Any
 
 from umbra.bench import aims, device, testbed
-from umbra.bench.figures import duration
+from umbra.bench.figures import Spread, duration
 
 # Told apart by people who see few colours, and on paper by their marks (Okabe and Ito's palette).
 _PEER, _OWN, _OWN_LIGHT, _YARDSTICK, _AIM = "#d55e00", "#0072b2", "#56b4e9", "#7f7f7f", "#000000"
@@ -25,12 +26,11 @@ def draw(result: dict, folder: Path) -> list[tuple[str, str]]:
     device_rows = device.rows(levels["device"]) if "device" in levels else []
     testbed_rows = testbed.rows(levels["testbed"]) if "testbed" in levels else []
     drawn = []
-    for name, caption, plot, rows in (
-            ("dsi-growth.svg", "Cost of a domain flush by mapped pages", _growth, device_rows),
-            ("ratios.svg", "Times cheaper than QEMU's intel-iommu, by case", _ratios, device_rows),
-            ("devices.svg", "Cost of a domain flush by number of devices", _devices, device_rows),
-            ("drain.svg", "VFIO unmap calls for 256 unmaps in the testbed", _drain, testbed_rows)):
-        figure = plot(rows)
+    for name, caption, figure in (
+            ("dsi-growth.svg", "Cost of a domain flush by mapped pages", _growth(device_rows)),
+            ("ratios.svg", "Times cheaper than QEMU's intel-iommu, by case", _ratios(device_rows)),
+            ("devices.svg", "Cost of a domain flush by number of devices", _devices(device_rows)),
+            ("drain.svg", "VFIO unmap calls for 256 unmaps in the testbed", _drain(testbed_rows))):
         if figure is not None:
             # A white ground: many show SVGs on a dark one.
             figure.savefig(folder / name, metadata={"Date": None, "Creator": None}, facecolor="white")
@@ -38,7 +38,7 @@ def draw(result: dict, folder: Path) -> list[tuple[str, str]]:
     return drawn
 
 
-def _figure(width: float, height: float):
+def _figure(width: float, height: float) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
@@ -50,11 +50,12 @@ def _pages(count: float) -> str:
     return f"{count / 1024:g} Ki" if count >= 1024 else f"{count:g}"
 
 
-def _time_axis(axis) -> None:
+def _time_axis(axis: Any) -> None:
     axis.set_major_formatter(lambda value, _: duration(value).replace(".00", "").replace(".0", ""))
 
 
-def _line(axes, points: list[tuple[float, object]], label: str, colour: str, marker: str, style: str = "-") -> None:
+def _line(axes: Any, points: list[tuple[float, Spread]], label: str, colour: str, marker: str,
+          style: str = "-") -> None:
     """`points`: position and Spread, whose quartiles are the bars."""
     points = sorted(points, key=lambda point: point[0])
     medians = [spread.median for _, spread in points]
@@ -64,7 +65,7 @@ def _line(axes, points: list[tuple[float, object]], label: str, colour: str, mar
                   linestyle=style, capsize=3, markersize=5, linewidth=1.5)
 
 
-def _growth(rows: list[device.Row]):
+def _growth(rows: list[device.Row]) -> Any:
     chosen = [row for row in rows if row.devices == 1 and row.layout == _LAYOUT]
     idle = [row for row in chosen if row.case == "dsi-unchanged"]
     scattered = [row for row in chosen if row.case == "unmap-256-dsi"]
@@ -91,7 +92,7 @@ def _growth(rows: list[device.Row]):
     return figure
 
 
-def _ratios(rows: list[device.Row]):
+def _ratios(rows: list[device.Row]) -> Any:
     chosen = [row for row in rows if row.devices == 1 and row.pages == 65536]
     if not chosen:
         return None
@@ -129,7 +130,7 @@ def _label_at(row: device.Row) -> float:
     return aim if end < aim < end * 2 else end
 
 
-def _devices(rows: list[device.Row]):
+def _devices(rows: list[device.Row]) -> Any:
     chosen = [row for row in rows if row.case == "dsi-unchanged" and row.pages == 65536 and row.layout == _LAYOUT]
     counts = sorted({row.devices for row in chosen})
     if len(counts) < 2:
@@ -151,7 +152,7 @@ def _devices(rows: list[device.Row]):
     return figure
 
 
-def _drain(rows: list[testbed.Row]):
+def _drain(rows: list[testbed.Row]) -> Any:
     chosen = [row for row in rows if row.drain_ratio is not None and row.policy != "strict"][::-1]
     if not chosen:
         return None
@@ -162,14 +163,15 @@ def _drain(rows: list[testbed.Row]):
         for place, value in enumerate(values):
             axes.annotate(f"{value:.3g}", (value, place + shift), xytext=(4, 0), textcoords="offset points",
                           va="center", fontsize=8)
-    drains = [(row.peer.unmaps_per_drain / aims.DRAIN_FACTOR, place) for place, row in enumerate(chosen)
+    peers = [row.peer.unmaps_per_drain or 0.0 for row in chosen]
+    drains = [(peers[place] / aims.DRAIN_FACTOR, place) for place, row in enumerate(chosen)
               if row.workload.startswith("drain-")]
     if drains:
         axes.vlines([aim for aim, _ in drains], [place - 0.4 for _, place in drains],
                     [place + 0.02 for _, place in drains], color=_AIM, linewidth=2.5, label="aim")
     axes.set_yticks(range(len(chosen)), [f"{row.workload},\n{row.backend}" for row in chosen])
     axes.grid(False, axis="y")
-    axes.set_xlim(0, max(row.peer.unmaps_per_drain for row in chosen) * 1.3)
+    axes.set_xlim(0, max(peers) * 1.3)
     axes.set_xlabel("VFIO unmap calls for 256 unmaps of the guest, flush queue by domain")
     axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.4, 1.0), ncol=3)
     return figure

@@ -89,16 +89,17 @@ class Bench:
     def run(self, out: Path) -> dict:
         """Runs the levels one after the other; what fails is in `failures`, and the rest goes on."""
         started, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
+        levels: dict[str, dict] = {}
+        conditions = {"started": started, "arguments": sys.argv[1:], "load_before": os.getloadavg()[0]}
         result = {"schema": SCHEMA, "machine": results.machine(),
                   "versions": {"qemu": self._qemu.version, "umbra": project.version()},
-                  "conditions": {"started": started, "arguments": sys.argv[1:], "load_before": os.getloadavg()[0]},
-                  "levels": {}}
+                  "conditions": conditions, "levels": levels}
         for level in self._levels:
             try:
-                result["levels"][level] = getattr(self, f"_{level}")(out)
+                levels[level] = getattr(self, f"_{level}")(out)
             except UserError as error:
                 self.failures.append(f"{level}: {error}")
-            result["conditions"] |= {"load_after": os.getloadavg()[0], "minutes": (time.monotonic() - clock) / 60}
+            conditions |= {"load_after": os.getloadavg()[0], "minutes": (time.monotonic() - clock) / 60}
             _save(result, out)  # as far as it is: a later level may not come to its end
         return result
 

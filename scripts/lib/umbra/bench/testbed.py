@@ -3,6 +3,7 @@
 
 import dataclasses
 import fnmatch
+from collections.abc import Iterable
 from pathlib import Path
 
 from umbra.bench.figures import Spread, significant, times
@@ -74,12 +75,12 @@ class Row:
 
 
 def rows(result: dict) -> list[Row]:
-    groups: dict[tuple, dict[str, list[dict]]] = {}
+    groups: dict[tuple[str, str, str], dict[str, list[dict]]] = {}
     for run_ in result["runs"]:
         sides = groups.setdefault((run_["workload"], run_["backend"], run_["policy"]), {})
         sides.setdefault(run_["viommu"], []).append(run_)
-    return [Row(*key, _side(sides[PEER]), _side(sides[OWN]))
-            for key, sides in groups.items() if PEER in sides and OWN in sides]
+    return [Row(workload, backend, policy, _side(sides[PEER]), _side(sides[OWN]))
+            for (workload, backend, policy), sides in groups.items() if PEER in sides and OWN in sides]
 
 
 def _side(runs: list[dict]) -> Side:
@@ -103,9 +104,10 @@ def _median(values: list[float | None]) -> float | None:
     return Spread.of(known).median if known else None
 
 
-def _total(values) -> int | None:
-    known = list(values)
-    return None if not known or None in known else sum(known)
+def _total(values: Iterable[int | None]) -> int | None:
+    every = list(values)
+    known = [value for value in every if value is not None]
+    return sum(known) if known and len(known) == len(every) else None
 
 
 def _share(part: float | None, whole: float | None, scale: int = 1) -> float | None:
@@ -135,12 +137,16 @@ def table_rows(measured: list[Row]) -> list[list[str]]:
                           _number(side.unmaps_per_drain), _number(side.flushes_per_operation)])
         lines.append([row.workload, row.backend, row.policy, "ratio", _ratio(row.peer.map_us, row.own.map_us),
                       _ratio(row.peer.unmap_us, row.own.unmap_us),
-                      _ratio(row.own.iops and row.own.iops.median, row.peer.iops and row.peer.iops.median),
+                      _ratio(_median_of(row.own.iops), _median_of(row.peer.iops)),
                       _ratio(row.peer.calls_per_invalidation, row.own.calls_per_invalidation),
                       _ratio(row.peer.maps_per_operation, row.own.maps_per_operation),
                       _ratio(row.peer.unmaps_per_drain, row.own.unmaps_per_drain),
                       _ratio(row.peer.flushes_per_operation, row.own.flushes_per_operation)])
     return lines
+
+
+def _median_of(spread: Spread | None) -> float | None:
+    return None if spread is None else spread.median
 
 
 def _number(value: float | None) -> str:

@@ -89,13 +89,16 @@ def _make(folder: Path, root: Path) -> None:
                       RELEASE, system, sources], log)
         root.mkdir()
         # Device nodes come with the machine's /dev.
-        unpack = ["tar", "--numeric-owner", "--exclude=./dev/*", "-C", root, "-xf", system]
+        unpack: list[str | Path] = ["tar", "--numeric-owner", "--exclude=./dev/*", "-C", root, "-xf", system]
         progress.run("Unpacking it", [*namespaces(), *unpack], log)
         cache.remove(staged)
         for path in carried_files(archive, settings):
             target = staged / str(path).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)
-            (shutil.copytree if path.is_dir() else shutil.copy)(path, target)
+            if path.is_dir():
+                shutil.copytree(path, target)
+            else:
+                shutil.copy(path, target)
         _copy_tree(staged / _TREE.lstrip("/"))
         progress.run("Copying the tree into it", [*namespaces(), "cp", "-r", f"{staged}/.", root], log)
     finally:

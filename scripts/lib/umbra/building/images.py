@@ -73,7 +73,7 @@ class Images:
 class Tree:
     """Files of an image by path. Writes them sorted, with their parent folders, so the order of adding is no input."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._files: dict[str, tuple[bytes, int]] = {}
         self._links: dict[str, str] = {}
         self._folders: dict[str, int] = {}

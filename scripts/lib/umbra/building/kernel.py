@@ -27,7 +27,7 @@ def find(options: KernelOptions) -> KernelProduct | None:
 def ensure(options: KernelOptions) -> KernelProduct:
     """The product, built if it is not there yet. A user's own tree is always brought up to date."""
     if options.source:
-        return _ensure_own(options)
+        return _ensure_own(options, options.source)
     found = find(options)
     if found and not options.update:
         return found
@@ -45,15 +45,14 @@ def ensure(options: KernelOptions) -> KernelProduct:
             if options.patches:
                 if not options.fragments and find(stock) is None:
                     build_in(tree, tree, stock, log, lock)
-                tree = patched_tree(tree, options, log)
+                tree = patched_tree(tree, options.patches, log)
             build_in(tree, tree, options, log, lock)
             collect(tree, tree, folder, options, log)
         cache.remember(_request(options), {"folder": str(folder)})
     return KernelProduct(folder)
 
 
-def _ensure_own(options: KernelOptions) -> KernelProduct:
-    source = options.source
+def _ensure_own(options: KernelOptions, source: Path) -> KernelProduct:
     check_source(source)
     packages.ensure(packages.KERNEL, options.offline)
     key = cache.key_of(source=source, fragments=[str(path) for path in options.fragments])

@@ -8,6 +8,7 @@ import dataclasses
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from umbra import cache, progress
 from umbra.building import patches
@@ -38,7 +39,7 @@ class KernelOptions:
     offline: bool = False
 
     @staticmethod
-    def patched(**options) -> "KernelOptions":
+    def patched(**options: Any) -> "KernelOptions":
         return KernelOptions(patches=SERIES, **options)
 
 

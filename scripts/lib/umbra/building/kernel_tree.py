@@ -67,11 +67,11 @@ def stock_tree(version: str, tarball: Path, options: KernelOptions, log: Path) -
     return tree
 
 
-def patched_tree(stock: Path, options: KernelOptions, log: Path) -> Path:
-    """A copy of the stock tree with the series applied. The stock tree of the usual configuration is built first, so
-    the copy is nearly built; with further fragments nobody asks for the stock kernel."""
-    series = patches.series(options.patches)
-    tree = stock.with_name(f"{stock.name}-{cache.key_of(series=options.patches)}")
+def patched_tree(stock: Path, folder: Path, log: Path) -> Path:
+    """A copy of the stock tree with the series in `folder` applied. The stock tree of the usual configuration is built
+    first, so the copy is nearly built; with further fragments nobody asks for the stock kernel."""
+    series = patches.series(folder)
+    tree = stock.with_name(f"{stock.name}-{cache.key_of(series=folder)}")
     if not tree.is_dir():
         cache.need_space(GIGABYTES, "A patched kernel tree")
         # A series that does not apply is found out before the long part.

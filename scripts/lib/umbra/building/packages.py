@@ -21,9 +21,10 @@ PLUGIN = ("build-essential", "cmake", "ninja-build", "libglib2.0-dev", "pkg-conf
 # nlohmann-json reads QEMU's answers in what starts a QEMU without a guest: tests/qtest, tests/bench/device.
 BENCH = (*PLUGIN, "nlohmann-json3-dev", "python3-matplotlib")
 # cpio reads an archive that ours wrote; busybox runs the agents' shell functions; clang has the fuzzer; ccache has what
-# another clone, as CI's, already compiled; prometheus-client judges umbra-stat's OpenMetrics.
+# another clone, as CI's, already compiled; prometheus-client judges umbra-stat's OpenMetrics;
+# mypy and flake8 check the scripts (scripts/pyproject.toml).
 TESTS = (*PLUGIN, "nlohmann-json3-dev", "cpio", "busybox-static", "clang", "libclang-rt-dev", "ccache",
-         "python3-prometheus-client")
+         "python3-prometheus-client", "mypy", "python3-flake8")
 
 
 def missing(names: Iterable[str]) -> list[str]:

@@ -31,8 +31,8 @@ def ensure_qemu(options: BuildOptions = BuildOptions()) -> QemuProduct:
 
 def ensure_kernel(options: BuildOptions = BuildOptions(), patched: bool = False) -> KernelProduct:
     """The stock kernel, or the one with guest-kernel-patches/ applied."""
-    make = KernelOptions.patched if patched else KernelOptions
-    return kernel.ensure(make(offline=options.offline, update=options.update))
+    series = kernel_config.SERIES if patched else None
+    return kernel.ensure(KernelOptions(patches=series, offline=options.offline, update=options.update))
 
 
 def ensure_images(options: BuildOptions = BuildOptions()) -> Images:

@@ -14,6 +14,7 @@ import os
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from umbra import cache, progress
 from umbra.building import debian_source, packages, patches
@@ -52,7 +53,7 @@ class QemuOptions:
     offline: bool = False
 
     @staticmethod
-    def from_environment(**options) -> "QemuOptions":
+    def from_environment(**options: Any) -> "QemuOptions":
         own = os.environ.get("QEMU_SOURCE")
         options.setdefault("unpatched", os.environ.get("QEMU_UNPATCHED", "") not in ("", "0"))
         return QemuOptions(source=Path(own).absolute() if own else None, **options)

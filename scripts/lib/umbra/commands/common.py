@@ -5,6 +5,8 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
+from typing import Any, NoReturn
 
 from umbra.errors import ExitCode, UserError
 
@@ -12,23 +14,23 @@ from umbra.errors import ExitCode, UserError
 class Parser(argparse.ArgumentParser):
     """argparse, but a usage error is one sentence and names --help."""
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         settings.setdefault("allow_abbrev", False)
         super().__init__(**settings)
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(ExitCode.USAGE, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
+def add_common_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--offline", action="store_true",
                         help="never touch the network; say what is missing")
     parser.add_argument("--update", action="store_true",
                         help="ask the archive for a newer source version (default: keep the built one)")
 
 
-def _end_as_interrupted(_signal, _frame):
+def _end_as_interrupted(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from umbra import project
 from umbra.building import kernel_image, patches
@@ -84,15 +85,31 @@ def parse(arguments: list[str]) -> CommandLine:
     return options
 
 
-def check(options: CommandLine) -> None:
-    def refuse(sentence: str, remedy: str = "") -> None:
-        raise UserError(ExitCode.USAGE, sentence, remedy)
+def refuse(sentence: str, remedy: str = "") -> NoReturn:
+    raise UserError(ExitCode.USAGE, sentence, remedy)
 
+
+def check(options: CommandLine) -> None:
+    """Refuses options that exclude each other, and files that cannot be what they are named for."""
+    check_combination(options)
+    check_files(options)
+    if options.timeout is not None and options.timeout <= 0:
+        refuse(f"--timeout {options.timeout:g}: seconds, more than 0.")
+
+
+def check_combination(options: CommandLine) -> None:
     if options.kernel and (options.kernel_source or options.patches or options.extra_patch or options.debug):
         refuse("--kernel does not go with --kernel-source, --patches, --extra-patch or --debug.",
                "An image is tested as it is.")
     if options.modules and not options.kernel:
         refuse("--modules goes with --kernel only.", "What is built here brings its modules along.")
+    if (options.self_test or options.each_patch) and (options.kernel or options.kernel_source):
+        refuse("--self-test and --each-patch build Debian's source; they do not go with --kernel or --kernel-source.")
+    if options.self_test and (options.patches or options.extra_patch or options.update_baseline):
+        refuse("--self-test applies its own patches to our own series.")
+
+
+def check_files(options: CommandLine) -> None:
     for folder in options.modules:
         if not folder.is_dir():
             refuse(f"--modules {folder}: no such folder.")
@@ -106,12 +123,6 @@ def check(options: CommandLine) -> None:
         if not patch.is_file():
             refuse(f"--extra-patch {patch}: no such file.")
         patches.files_named_by(patch)
-    if options.timeout is not None and options.timeout <= 0:
-        refuse(f"--timeout {options.timeout:g}: seconds, more than 0.")
-    if (options.self_test or options.each_patch) and (options.kernel or options.kernel_source):
-        refuse("--self-test and --each-patch build Debian's source; they do not go with --kernel or --kernel-source.")
-    if options.self_test and (options.patches or options.extra_patch or options.update_baseline):
-        refuse("--self-test applies its own patches to our own series.")
 
 
 def main(arguments: list[str]) -> int:

@@ -21,7 +21,7 @@ from umbra.measuring.plan import Cell, MeasureOptions, Workload, chosen_cells, c
 from umbra.measuring.results import SCHEMA, machine
 from umbra.vm.config import TESTBED_MEMORY, GuestConfig, kvm_runs_guests
 from umbra.vm.counts import Counter, Counts
-from umbra.vm.guest import Guest, fresh_directory
+from umbra.vm.guest import Guest, Phases, fresh_directory
 from umbra.vm.host import GuestHost, LocalHost, TestbedHost, TestbedOptions
 from umbra.vm.testbed import Testbed
 
@@ -156,7 +156,7 @@ class Session:
                 "host_iommu": counts[0].host_iommu}
 
     @staticmethod
-    def _command(guest: Guest, line: str, phases=None) -> dict:
+    def _command(guest: Guest, line: str, phases: Phases | None = None) -> dict:
         result = guest.command(line, phases)
         if result.status == ExitCode.ENVIRONMENT and (result.error or "").startswith("unsupported"):
             raise Unsupported(result.error)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Scenes in a VM of its own, without the testbed: the order of releases, KUnit, a boot and nothing more."""
 
+import functools
+
 from umbra.regress import ktap, order, trace
 from umbra.regress.lab import KUNIT_FOLDER, Lab, complaints
 from umbra.regress.matrix import ask, clean_log
@@ -45,8 +47,8 @@ class Releases(Scene):
                     record.settle(Verdict.SKIP, f"this kernel does not offer {policy}", *names)
                     continue
                 found: list[order.Findings] = []
-                record.run(names[0], lambda notes, p=policy, f=found: self._check_order(guest, p, f, notes))
-                record.run(names[1], lambda notes, p=policy, f=found: self._check_hint(guest, p, f, notes))
+                record.run(names[0], functools.partial(self._check_order, guest, policy, found))
+                record.run(names[1], functools.partial(self._check_hint, guest, policy, found))
             guest.power_off()
 
     @staticmethod

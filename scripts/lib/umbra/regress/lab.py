@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from umbra.building import cpio, products
 from umbra.errors import ExitCode, UserError
@@ -26,7 +27,7 @@ class Lab:
         self.out = out
         self.limit = limit
         self.say = say
-        self.subject: Subject | None = None
+        self.subject: Subject  # comes with the scene that builds it
         self._numbers = itertools.count(1)
         build = products.BuildOptions(offline=offline)
         self._testbed = Testbed.ensure(build)
@@ -51,7 +52,7 @@ class Lab:
         self.say(f"booting {self.subject.name}: {name.replace('-', ' ', 1)}; logs in {rundir}")
         return rundir
 
-    def _config(self, rundir: Path, viommu: str, **settings) -> GuestConfig:
+    def _config(self, rundir: Path, viommu: str, **settings: Any) -> GuestConfig:
         return GuestConfig(viommu=viommu, kernel=self.subject.bzimage, initrd=self._initrd(rundir),
                            plugin=self._plugin if viommu == "umbra" else None, extra=["-D", "trace.log"], **settings)
 

@@ -3,7 +3,9 @@
 unit gets are those that each policy promises."""
 
 import dataclasses
+import functools
 import json
+from pathlib import Path
 
 from umbra.errors import ExitCode, UserError
 from umbra.regress.baseline import Baseline
@@ -11,7 +13,7 @@ from umbra.regress.lab import Lab, complaints
 from umbra.regress.scene import Failed, Record, Scene, Skipped, Verdict
 from umbra.vm.agent_commands import POLICIES
 from umbra.vm.counts import Counter, Counts
-from umbra.vm.guest import AgentResult, Guest
+from umbra.vm.guest import AgentResult, Guest, Phases
 from umbra.vm.viommu import Viommu
 
 # Seconds after which a workload hangs, for all that is known: under lockdep and KASAN, and nested in an emulator, one
@@ -46,7 +48,7 @@ _COUNTED_SETTINGS = {"strict": "", "fq-domain": _NO_TIMEOUT, "fq-single": f"{_NO
 _BATCHED, _BATCHED_BY_TIME = 16, 2
 
 
-def ask(guest: Guest, line: str, phases=None) -> dict:
+def ask(guest: Guest, line: str, phases: Phases | None = None) -> dict:
     """A command to the guest's agent; its failure is the case's."""
     result: AgentResult = guest.command(line, phases)
     if result.status == 4:
@@ -180,7 +182,7 @@ class Matrix(Scene):
             self._set_policy(guest, policy, "", record)
         record.run(f"{cell}/verify", lambda notes: self._check_data(guest))
         for name, line in WORKLOADS.items():
-            record.run(f"{cell}/{name}", lambda notes, line=line: notes.append(_figures(ask(guest, line))))
+            record.run(f"{cell}/{name}", functools.partial(self._run_workload, guest, line))
         record.run(f"{cell}/shadow", lambda notes: self._check_shadow(guest))
         if record.wants(f"{cell}/counters", f"{cell}/baseline"):
             settings = _COUNTED_SETTINGS[policy]
@@ -209,6 +211,10 @@ class Matrix(Scene):
         if not device.get("iommu") or not device.get("block"):
             raise Failed(f"The NVMe is not there, or not behind the vIOMMU: {json.dumps(device)}")
         clean_log(guest)
+
+    @staticmethod
+    def _run_workload(guest: Guest, line: str, notes: list[str]) -> None:
+        notes.append(_figures(ask(guest, line)))
 
     @staticmethod
     def _check_data(guest: Guest) -> None:
@@ -275,7 +281,7 @@ class Matrix(Scene):
         clean_log(guest)
 
     @staticmethod
-    def _check_console(console) -> None:
+    def _check_console(console: Path) -> None:
         lines = complaints(console)
         if lines:
             raise Failed("\n".join(lines[:20]))

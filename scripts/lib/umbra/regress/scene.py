@@ -7,8 +7,12 @@ import enum
 import fnmatch
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from umbra.errors import ExitCode, UserError
+
+if TYPE_CHECKING:
+    from umbra.regress.lab import Lab
 
 
 class Verdict(enum.Enum):
@@ -99,11 +103,11 @@ class Scene(abc.ABC):
         """Names of all cases, in the order in which they are decided."""
 
     @abc.abstractmethod
-    def run(self, lab, record: Record) -> None:
+    def run(self, lab: "Lab", record: Record) -> None:
         """Decides the chosen cases. A UserError that is no environment error leaves the rest as failed."""
 
 
-def play(scenes: Iterable[Scene], lab, record: Record) -> None:
+def play(scenes: Iterable[Scene], lab: "Lab", record: Record) -> None:
     """Runs the scenes that have a chosen case. Only an environment error ends this early."""
     for scene in scenes:
         if not record.wants(*scene.cases()):

@@ -91,8 +91,7 @@ class Broken(_Judged):
 class Prefix(Scene):
     """The first `count` patches of a series build and boot."""
 
-    def __init__(self, options: SubjectOptions, viommu: str, count: int):
-        series = patches.series(options.patches)
+    def __init__(self, options: SubjectOptions, viommu: str, series: list[Path], count: int):
         self._patches = series[:count]
         self._options = options
         self._viommu = viommu
@@ -111,4 +110,5 @@ class Prefix(Scene):
 
 
 def each_patch(options: SubjectOptions, viommu: str) -> list[Scene]:
-    return [Prefix(options, viommu, count) for count in range(1, len(patches.series(options.patches)) + 1)]
+    series = patches.series(options.patches) if options.patches else []
+    return [Prefix(options, viommu, series, count) for count in range(1, len(series) + 1)]

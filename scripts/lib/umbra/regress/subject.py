@@ -4,7 +4,7 @@
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from umbra import cache, progress
@@ -45,7 +45,7 @@ class BuildFailed(Exception):
 def obtain(options: SubjectOptions) -> Subject:
     """Builds the kernel under test if that is not done yet. Raises BuildFailed."""
     if options.image:
-        return _given(options)
+        return _given(options.image, options.modules)
     with _compiling():
         return Subject.of_product(_build(options))
 
@@ -71,11 +71,11 @@ def _common(options: SubjectOptions) -> dict:
     return {"fragments": fragments, "offline": options.offline}
 
 
-def _given(options: SubjectOptions) -> Subject:
-    kernel_image.check_bzimage(options.image)
-    found = sorted(path for folder in options.modules for path in folder.rglob("*.ko"))
+def _given(image: Path, modules: Sequence[Path]) -> Subject:
+    kernel_image.check_bzimage(image)
+    found = sorted(path for folder in modules for path in folder.rglob("*.ko"))
     kunit = [path for path in found if kernel_image.is_kunit_module(path)]
-    return Subject(options.image.name, options.image, [path for path in found if path not in kunit], kunit)
+    return Subject(image.name, image, [path for path in found if path not in kunit], kunit)
 
 
 def _build(options: SubjectOptions) -> KernelProduct:
@@ -83,7 +83,7 @@ def _build(options: SubjectOptions) -> KernelProduct:
     if options.source and not (options.patches or options.extra):
         return kernel.ensure(KernelOptions(source=options.source, **common))
     if options.source:
-        return _build_patched_source(options, common)
+        return _build_patched_source(options, options.source, common)
     if not options.extra:
         return kernel.ensure(KernelOptions(patches=options.patches, **common))
     series = patches.series(options.patches) if options.patches else []
@@ -106,9 +106,8 @@ def composed_series(base: Path | None, members: list[Path]) -> Iterator[Path]:
         yield folder
 
 
-def _build_patched_source(options: SubjectOptions, common: dict) -> KernelProduct:
+def _build_patched_source(options: SubjectOptions, source: Path, common: dict) -> KernelProduct:
     """The user's tree is never written to: a copy is patched, brought up to date first if it is there already."""
-    source = options.source
     kernel_image.check_source(source)
     series = [*(patches.series(options.patches) if options.patches else []), *options.extra]
     key = cache.key_of(source=source)

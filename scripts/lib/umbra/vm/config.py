@@ -3,6 +3,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 import shlex
 from pathlib import Path
 
@@ -102,7 +103,7 @@ class GuestConfig:
             wanted["umbra.so"] = self.plugin
         return wanted
 
-    def command_line(self, qemu: str, place=lambda name: name) -> list[str]:
+    def command_line(self, qemu: str, place: Callable[[str], str] = str) -> list[str]:
         """The QEMU command. `place` turns a name from files() into the path that QEMU is to use."""
         words = [qemu]
         for directory in FIRMWARE:

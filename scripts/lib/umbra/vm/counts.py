@@ -10,6 +10,7 @@ What cannot be counted is None, never 0.
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 from umbra.vm.config import GuestConfig
 from umbra.vm.guest import Guest
@@ -49,7 +50,7 @@ _TRACING = "/sys/kernel/tracing"
 
 @dataclasses.dataclass
 class Counts:
-    invalidations: dict
+    invalidations: Mapping
     shadow: dict
     host_iommu: dict
 
@@ -115,10 +116,10 @@ class Counter:
         counts["own_unmap_calls"] = statistics["shadow"]["unmap"]["calls"]
         return counts
 
-    def _count_guest(self) -> dict:
+    def _count_guest(self) -> Mapping[str, int | None]:
         if not self._events:
             return {}
-        totals: dict[str, int | None] = {field: 0 for _, field in self._events.values()}
+        totals = {field: 0 for _, field in self._events.values()}
         # `vtd_inv_desc_iotlb_pages domain 0x…`: the first word of a log line names the event.
         script = (f"tail -c +{self._log_offset + 1} trace.log | "
                   "awk '{n[$1]++} END {for (k in n) print n[k], k}'")
@@ -130,21 +131,21 @@ class Counter:
                 totals[self._events[name][1]] += int(count)
         return totals
 
-    def _count_shadow(self) -> dict:
-        counts: dict[str, int | None] = {name: None for name in self._commands.values()}
+    def _count_shadow(self) -> dict[str, int | None]:
+        unknown: dict[str, int | None] = dict.fromkeys(self._commands.values())
         if not self._probed:
-            return counts
+            return unknown
         done = self._host.run(f"cd {_TRACING}/events/umbra/calls && cat hist && "
                               "echo '!hist:keys=command.hex' > trigger")
         if done.status != 0:
-            return counts
+            return unknown
         counts = {name: 0 for name in self._commands.values()}
         for command, hits in re.findall(r"command:\s*([0-9a-fx]+)\s*}\s*hitcount:\s*(\d+)",
                                         done.stdout):
             name = self._commands.get(int(command, 16))
             if name:
                 counts[name] += int(hits)
-        return counts
+        return {**counts}
 
     def _count_host_iommu(self) -> dict:
         now = self._host.iommu_invalidations()

@@ -4,6 +4,7 @@
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from umbra.errors import ExitCode, UserError
@@ -14,6 +15,9 @@ from umbra.vm.process import tail
 from umbra.vm.qmp import Qmp
 
 _PANIC = b"Kernel panic - not syncing"
+
+# What to call at which phase of a command.
+Phases = Mapping[str, Callable[[], object]]
 
 
 @dataclasses.dataclass
@@ -35,18 +39,20 @@ class Guest:
     `limit`: seconds for all of the guest's life, from the start of its QEMU.
     """
 
-    def __init__(self, host: GuestHost, config: GuestConfig, limit: float, echo=None):
+    def __init__(self, host: GuestHost, config: GuestConfig, limit: float, echo: Callable[[str], object] | None = None):
         config.check()
         self.host = host
         self.config = config
         self._limit = limit
         self._echo = echo
         self._console: Recorder | None = None
-        self._agent: Port | None = None
         self._console_seen = 0   # a panic before this offset was wanted
         self.ready: dict = {}
-        self.qmp: Qmp | None = None
         self.deadline = 0.0
+        # They come with the boot.
+        self.console_port: Port
+        self._agent: Port
+        self.qmp: Qmp
 
     @property
     def console_log(self) -> Path:
@@ -60,7 +66,7 @@ class Guest:
             raise
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _boot(self) -> None:
@@ -79,7 +85,7 @@ class Guest:
         self.ready = self._next_event("boot", {"ready"})
         return self.ready
 
-    def command(self, line: str, phases=None) -> AgentResult:
+    def command(self, line: str, phases: Phases | None = None) -> AgentResult:
         """Runs one agent command to its result.
 
         `phases` (a dict phase name -> callable) is for commands with barrier=yes: each callable is

@@ -124,6 +124,7 @@ class LocalHost(GuestHost):
 
     def guest_cpu_seconds(self) -> float:
         """What the guest's QEMU has taken so far, while it runs."""
+        assert self._child is not None
         return self._child.cpu_seconds()
 
     def stop_guest(self) -> None:
@@ -255,7 +256,7 @@ class TestbedHost(GuestHost):
         self._qemu_log = reply.get("stderr_file", "")
 
     def guest_exit_status(self) -> int | None:
-        if self._child is None or self._child.exit_status() is not None:
+        if self._child is None or self._agent is None or self._child.exit_status() is not None:
             return -1
         try:
             return self._agent.job_exit_status("qemu")
@@ -269,7 +270,7 @@ class TestbedHost(GuestHost):
         return self._ports[name]
 
     def iommu_invalidations(self) -> dict[str, int | None]:
-        return self._iommu_log.totals()
+        return dict(self._iommu_log.totals())
 
     def close(self) -> None:
         if self._child:
@@ -289,6 +290,7 @@ class TestbedHost(GuestHost):
         return log.strip() or tail(self.rundir / "host-console.log")
 
     def _ask(self, line: str, timeout: float) -> dict:
+        assert self._agent is not None
         try:
             return self._agent.ask(line, timeout)
         except (PortTimeout, PortClosed):
@@ -297,7 +299,7 @@ class TestbedHost(GuestHost):
                             f"Its console ends:\n{tail(self.rundir / 'host-console.log')}") from None
 
     def _not_up(self) -> UserError:
-        status = self._child.exit_status()
+        status = self._child.exit_status() if self._child else None
         if status is not None:
             return UserError(ExitCode.ENVIRONMENT,
                              f"The testbed host's QEMU ended with status {status}:\n"

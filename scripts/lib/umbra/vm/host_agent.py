@@ -69,6 +69,6 @@ def encoded(script: str) -> str:
     return base64.b64encode(script.encode()).decode()
 
 
-def decoded(text) -> str:
+def decoded(text: str | None) -> str:
     """A stream of a script, from its result."""
     return base64.b64decode(text or "").decode("utf-8", "replace")

@@ -10,6 +10,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 MAX_LINE = 4 * 1024 * 1024
@@ -37,7 +38,7 @@ class NotJson(Exception):
 class Port:
     """A two-way byte stream that is read line by line. One reader and one writer thread at most."""
 
-    def __init__(self, read_fd: int, write_fd: int, owner=None):
+    def __init__(self, read_fd: int, write_fd: int, owner: socket.socket | None = None):
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._owner = owner
@@ -141,7 +142,7 @@ class Recorder(threading.Thread):
     `echo` is called with each piece of text as well, from this thread.
     """
 
-    def __init__(self, port: Port, path: Path, echo=None):
+    def __init__(self, port: Port, path: Path, echo: Callable[[str], object] | None = None):
         super().__init__(daemon=True, name=f"recorder-{path.name}")
         self._port = port
         self._path = path

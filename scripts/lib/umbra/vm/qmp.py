@@ -3,6 +3,7 @@
 
 import json
 import time
+from typing import Any
 
 from umbra.vm.ports import NotJson, Port
 
@@ -17,7 +18,7 @@ class Qmp:
         self._ready = False
         self.events: list[dict] = []
 
-    def execute(self, command: str, timeout: float = 60.0, **arguments):
+    def execute(self, command: str, timeout: float = 60.0, **arguments: Any) -> Any:
         """Runs one command and returns its result. Events that come meanwhile are kept."""
         deadline = time.monotonic() + timeout
         if not self._ready:
@@ -25,7 +26,7 @@ class Qmp:
                 pass
             self._ready = True
             self.execute("qmp_capabilities", timeout)
-        request = {"execute": command}
+        request: dict[str, Any] = {"execute": command}
         if arguments:
             request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
         self._port.write(json.dumps(request).encode() + b"\n", deadline)
