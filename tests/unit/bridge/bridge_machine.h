@@ -89,7 +89,7 @@ class BridgeMachine {
         umbra_unit_mmio_write(unit, 0x18, 1u << 26 | 1u << 31, 4);
     }
     // Makes leaf entry `page` lead to a page of its own.
-    void set_leaf(unsigned page) {
+    void set_leaf(std::uint64_t page) {
         store(kLeaves + page * 8, (kData + page * 2 * kPage) | kReadWrite);
     }
     // Puts a descriptor into the queue, and leaves the tail where it is.
@@ -103,7 +103,7 @@ class BridgeMachine {
     }
     void ring() { umbra_unit_mmio_write(unit, 0x88, tail_, 8); }
     // Maps the page, and waits for its invalidation with `status`.
-    void map(unsigned page, std::uint32_t status) {
+    void map(std::uint64_t page, std::uint32_t status) {
         set_leaf(page);
         put(0x2 | 3u << 4 | 1u << 16, page * kPage);
         put_wait(status);

@@ -76,8 +76,8 @@ TEST_F(SnapshotTest, NamesWhatWasCounted) {
     for (const char* part : {
              R"("version": 1, "unit": "viommu")",
              R"("iotlb-page": 7, "device-tlb": 0)",
-             R"("registers": {"context-global": 0, "context-domain": 0, "context-device": 0, )"
-             R"("iotlb-global": 2,)",
+             (R"("registers": {"context-global": 0, "context-domain": 0, "context-device": 0, )"
+              R"("iotlb-global": 2,)"),
              R"("errors": {"tail-out-of-range": 0, "fetch-failed": 0, "bad-type": 4,)",
              R"("reasons": {"write-denied": 3, "interrupt-source-refused": 1})",
              R"("hits": 18446744073709551615)",
