@@ -43,9 +43,20 @@ Signed-By:
 """
 
 
-class Parsing(unittest.TestCase):
+class AptCase(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory()
+        self.addCleanup(scratch.cleanup)
+        self.folder = Path(scratch.name)
+        (self.folder / "sources.list.d").mkdir()
+        for name, value in (("APT_FOLDER", self.folder), ("codename", lambda: "bookworm")):
+            self.enterContext(mock.patch.object(debian_source, name, value))
+
+
+class Reading(AptCase):
     def test_deb822(self):
-        archive, security = debian_source.parse_deb822(DEB822)
+        (self.folder / "sources.list.d/debian.sources").write_text(DEB822)
+        archive, security = debian_source.machine_entries()
         self.assertEqual(archive, Entry("http://archive.example/debian", ("bookworm", "bookworm-updates"),
                                         ("main", "contrib"), "/keys/archive.gpg"))
         self.assertEqual(security.uri, "mirror+file:/etc/apt/mirrors/security.list")
@@ -54,24 +65,20 @@ class Parsing(unittest.TestCase):
     def test_one_line_style(self):
         text = ("# deb http://comment.example/ x main\n"
                 "deb [arch=amd64 signed-by=/keys/a.gpg] http://archive.example/debian bookworm main contrib # why\n"
-                "deb-src http://archive.example/debian bookworm main\n"
+                "deb-src [signed-by=/keys/a.gpg] http://archive.example/debian bookworm main\n"
                 "deb http://plain.example/debian trixie main\n")
-        self.assertEqual(debian_source.parse_one_line(text), [
+        (self.folder / "sources.list").write_text(text)
+        self.assertEqual(debian_source.machine_entries(), [
             Entry("http://archive.example/debian", ("bookworm",), ("main", "contrib"), "/keys/a.gpg"),
             Entry("http://plain.example/debian", ("trixie",), ("main",), "")])
 
+    def test_what_apt_refuses_is_told(self):
+        (self.folder / "sources.list").write_text("deb nonsense\n")
+        with self.assertRaisesRegex(NotAvailable, "Malformed"):
+            debian_source.machine_entries()
 
-class Archives(unittest.TestCase):
-    def setUp(self):
-        scratch = tempfile.TemporaryDirectory()
-        self.addCleanup(scratch.cleanup)
-        self.folder = Path(scratch.name)
-        (self.folder / "sources.list.d").mkdir()
-        for name, value in (("APT_FOLDER", self.folder), ("codename", lambda: "bookworm")):
-            patch = mock.patch.object(debian_source, name, value)
-            patch.start()
-            self.addCleanup(patch.stop)
 
+class Archives(AptCase):
     def test_suites_come_from_the_archive_of_their_kind(self):
         (self.folder / "sources.list.d/debian.sources").write_text(DEB822)
         self.assertEqual(debian_source.archive_for("trixie").uri, "http://archive.example/debian")

@@ -7,6 +7,8 @@ signatures and hashes, so a broken download never becomes a source tree. No root
 """
 
 import dataclasses
+import email
+import functools
 import os
 import re
 import shutil
@@ -18,6 +20,7 @@ from umbra import cache, progress
 from umbra.errors import ExitCode, UserError
 
 APT_FOLDER = Path("/etc/apt")
+_TARGET = "$(REPO_URI) $(RELEASE) $(COMPONENT) $(SOURCESENTRY)"
 _FALLBACK_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -47,54 +50,41 @@ def codename() -> str:
     return match[1]
 
 
-def parse_deb822(text: str) -> list[Entry]:
-    """Entries of a `.sources` file."""
-    entries = []
-    for stanza in re.split(r"\n\s*\n", text):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in stanza.splitlines():
-            if line.startswith("#"):
-                continue
-            if line[:1].isspace():
-                fields[name] = fields.get(name, "") + "\n" + line.strip()
-            elif ":" in line:
-                name, value = line.split(":", 1)
-                name = name.strip().lower()
-                fields[name] = value.strip()
-        if fields.get("enabled", "yes").lower() in ("no", "false", "off", "0", "without", "disable"):
-            continue
-        if "deb" not in fields.get("types", "").split():
-            continue
-        signed_by = fields.get("signed-by", "")
-        for uri in fields.get("uris", "").split():
-            entries.append(Entry(uri, tuple(fields.get("suites", "").split()),
-                                 tuple(fields.get("components", "").split()), signed_by))
-    return entries
-
-
-def parse_one_line(text: str) -> list[Entry]:
-    """Entries of a `.list` file."""
-    entries = []
-    for line in text.splitlines():
-        match = re.match(r"\s*deb\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)((?:\s+[^\s#]+)*)", line)
-        if match:
-            options = dict(option.split("=", 1) for option in (match[1] or "").split() if "=" in option)
-            entries.append(Entry(match[2], (match[3],), tuple(match[4].split()), options.get("signed-by", "")))
-    return entries
-
-
 def machine_entries() -> list[Entry]:
-    entries = []
-    for path in [APT_FOLDER / "sources.list", *sorted((APT_FOLDER / "sources.list.d").glob("*"))]:
-        try:
-            if path.suffix == ".sources":
-                entries += parse_deb822(path.read_text())
-            elif path.suffix == ".list":
-                entries += parse_one_line(path.read_text())
-        except OSError:
-            continue
-    return entries
+    """What APT's configuration names, in APT's order. No package list needs to have been fetched."""
+    words = ["apt-get", "indextargets", "-o", f"Dir::Etc={APT_FOLDER}", "--no-release-info", "--format", _TARGET,
+             "Created-By: Packages", "Target-Of: deb"]
+    reply = subprocess.run(words, capture_output=True, text=True, check=False)
+    if reply.returncode != 0:
+        raise NotAvailable(f"APT does not read its configuration: {reply.stderr.strip()}")
+    # Of each place in a file there is a line for each suite, component and architecture.
+    places: dict[tuple[str, str], tuple[dict[str, None], dict[str, None]]] = {}
+    for line in reply.stdout.splitlines():
+        uri, suite, component, place = line.split(" ", 3)
+        suites, components = places.setdefault((place, uri.rstrip("/")), ({}, {}))
+        suites[suite] = components[component] = None
+    return [Entry(uri, tuple(suites), tuple(components), _signed_by(place))
+            for (place, uri), (suites, components) in places.items()]
+
+
+def _signed_by(place: str) -> str:
+    """The key of an entry, which APT does not tell: a file's name, or the key itself on lines of its own.
+
+    `place`: FILE:NUMBER, as APT counts; lines of a `.list` file, stanzas of a `.sources` file.
+    """
+    path, _, number = place.rpartition(":")
+    try:
+        lines = Path(path).read_text().splitlines()
+    except OSError:
+        return ""
+    if not path.endswith(".sources"):
+        match = re.search(r"\[[^\]]*\bsigned-by=([^\s\]]+)", lines[int(number) - 1])
+        return match[1] if match else ""
+    text = "\n".join(line for line in lines if not line.startswith("#"))
+    stanzas = [stanza for stanza in re.split(r"\n\s*\n", text) if stanza.strip()]
+    # A stanza is written as the header of a mail.
+    value = email.message_from_string(stanzas[int(number) - 1].lstrip("\n")).get("Signed-By", "")
+    return "\n".join(line.strip() for line in value.split("\n"))
 
 
 def archive_for(suite: str) -> Entry:
@@ -205,10 +195,15 @@ def matches(version: str, wanted: str) -> bool:
     return upstream == wanted or upstream.startswith(wanted + ".")
 
 
-def version_order(version: str) -> tuple:
-    """Sort key; enough for versions of one package: numbers by value, `~` before the end, the end before the rest."""
-    parts = re.findall(r"\d+|~|[^\d~]+", version)
-    return (*((0,) if part == "~" else (2, int(part)) if part.isdigit() else (3, part) for part in parts), (1,))
+def _compare(version: str, other: str) -> int:
+    def holds(relation: str) -> bool:
+        return subprocess.run(["dpkg", "--compare-versions", version, relation, other], check=False).returncode == 0
+
+    return -1 if holds("lt") else int(holds("gt"))
+
+
+# Sort key of versions, in dpkg's order.
+version_order = functools.cmp_to_key(_compare)
 
 
 def fetch(package: str, wanted: Iterable[str], suites: Iterable[str], kind: str, log: Path,

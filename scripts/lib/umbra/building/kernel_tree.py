@@ -31,9 +31,10 @@ def home() -> Path:
 def obtain_source(options: KernelOptions, log: Path) -> tuple[str, Path]:
     """Version and tarball of the kernel source. Called with the lock held."""
     sources = cache.root() / "sources"
-    present = sorted(sources.glob("linux-*/*.tar.*"), key=lambda path: debian_source.version_order(path.parent.name))
+    present = {path.parent.name.removeprefix("linux-"): path for path in sources.glob("linux-*/*.tar.*")}
     if present and not options.update:
-        return present[-1].parent.name.removeprefix("linux-"), present[-1]
+        newest = max(present, key=debian_source.version_order)
+        return newest, present[newest]
     if options.offline:
         raise UserError(ExitCode.ENVIRONMENT, f"With --offline, the kernel source is missing in {cache.root()}.",
                         "Run scripts/build-kernel with a network, or give --source.")
