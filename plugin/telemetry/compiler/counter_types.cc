@@ -74,8 +74,9 @@ void write_members(std::ostream& out, const CounterStruct& counted) {
 // Peaks come last: they look at members that are up to date.
 std::vector<const FieldDescriptor*> peaks_last(const Descriptor& message) {
     std::vector<const FieldDescriptor*> fields = counted_fields_of(message);
-    std::ranges::stable_partition(
-        fields, [](const FieldDescriptor* field) { return about(*field).peak_of().empty(); });
+    std::stable_partition(fields.begin(), fields.end(), [](const FieldDescriptor* field) {
+        return about(*field).peak_of().empty();
+    });
     return fields;
 }
 

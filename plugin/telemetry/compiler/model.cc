@@ -3,9 +3,8 @@
 
 #include <algorithm>
 #include <cctype>
-#include <set>
+#include <cstddef>
 #include <stdexcept>
-#include <utility>
 
 namespace umbra::schema_compiler {
 namespace {
@@ -155,6 +154,7 @@ Kind kind_of(const FieldDescriptor& field) {
 
 std::vector<const FieldDescriptor*> fields_of(const Descriptor& message) {
     std::vector<const FieldDescriptor*> fields;
+    fields.reserve(static_cast<std::size_t>(message.field_count()));
     for (int i = 0; i < message.field_count(); ++i) {
         fields.push_back(message.field(i));
     }

@@ -52,7 +52,7 @@ TEST(OpenMetrics, NamesUnitsAndLabels) {
     data.shadow.devices.push_back(
         {.source = 0x128, .mode = static_cast<std::uint64_t>(snapshot::Mode::translated)});
     const std::string text = to_open_metrics(data);
-    for (const char* line : {
+    for (const std::string& line : std::vector<std::string>{
              R"(umbra_invalidations_total{unit="viommu",path="queue",kind="iotlb-page"} 7)",
              R"(umbra_taken_unix_seconds{unit="viommu"} 1700000000.012345678)",
              R"(umbra_faults_reasons_total{unit="viommu",reason="write-denied"} 3)",
@@ -60,10 +60,10 @@ TEST(OpenMetrics, NamesUnitsAndLabels) {
              R"(umbra_shadow_mirror_bytes{unit="viommu"} 8192)",
              R"(# UNIT umbra_shadow_mirror_bytes bytes)",
              R"(umbra_shadow_map_bytes_total{unit="viommu"} 4096)",
-             R"(umbra_shadow_domain_unmap_calls_total)"
-             R"({unit="viommu",domain="5",root="0x1000",levels="4"} 11)",
-             R"(umbra_shadow_device_mode)"
-             R"({unit="viommu",source="01:05.0",umbra_shadow_device_mode="translated"} 1)",
+             std::string("umbra_shadow_domain_unmap_calls_total") +
+                 R"({unit="viommu",domain="5",root="0x1000",levels="4"} 11)",
+             std::string("umbra_shadow_device_mode") +
+                 R"({unit="viommu",source="01:05.0",umbra_shadow_device_mode="translated"} 1)",
              R"(# TYPE umbra_shadow_latency_seconds histogram)",
              R"(# UNIT umbra_shadow_lock_hold_seconds seconds)",
          }) {
