@@ -75,22 +75,38 @@ class DeltaBuilder {
     // The leaf `entry` has come into the mirror at `slot`.
     void emit_addition(Table& table, unsigned slot, const vtd::DecodedEntry& entry);
 
+  private:
+    // What decides which additions become one host mapping.
+    struct Joining {
+        const Options& options;
+        std::uint64_t block;  // see set_join_block()
+
+        // Whether `before`, an addition or null, and `mapping`, which lies in `run`, can be one
+        // host call.
+        [[nodiscard]] bool can_join(const HostMapping* before, const HostMapping& mapping,
+                                    const RamRun& run) const;
+    };
+
+  public:
     // Additions in ascending order, for a loop that is hot: it keeps at hand what emit_addition()
     // looks up in the delta each time. Nothing else is emitted while an object is in use.
     class Additions {
       public:
         // No addition is before `first`.
-        Additions(DeltaBuilder& builder, Iova first) : builder_(builder) {
+        Additions(DeltaBuilder& builder, Iova first)
+            : builder_(builder),
+              delta_(builder.delta_),
+              joining_{builder.run_.unit.options, builder.join_block_} {
             builder.order_addition(first);
             reopen();
         }
         // Adds `mapping`, which lies in `run`. True if it was joined to the addition before it.
         bool add(const HostMapping& mapping, const RamRun& run) {
-            if (builder_.can_join(before_, mapping, run)) {
+            if (joining_.can_join(before_, mapping, run)) {
                 before_->bytes += mapping.bytes;
                 return true;
             }
-            before_ = &builder_.delta_.additions.push_back(mapping);
+            before_ = &delta_.additions.push_back(mapping);
             --room_;
             return false;
         }
@@ -103,11 +119,13 @@ class DeltaBuilder {
 
       private:
         void reopen() {
-            room_ = builder_.delta_.room_for_additions();
-            before_ = builder_.delta_.open_addition();
+            room_ = delta_.room_for_additions();
+            before_ = delta_.open_addition();
         }
 
         DeltaBuilder& builder_;
+        Delta& delta_;
+        const Joining joining_;
         HostMapping* before_ = nullptr;  // the addition that the next one can be joined to
         std::size_t room_ = 0;
     };
@@ -173,10 +191,6 @@ class DeltaBuilder {
         }
         return static_cast<bool>(next);
     }
-    // Whether `before`, an addition or null, and `mapping`, which lies in `run`, can be one host
-    // call.
-    [[nodiscard]] bool can_join(const HostMapping* before, const HostMapping& mapping,
-                                const RamRun& run) const;
     [[nodiscard]] static bool holds_interrupts(const HostMapping& mapping) {
         return IovaRange{Iova(vtd::kInterruptRangeFirst), Iova(vtd::kInterruptRangeLast)}.overlaps(
             {mapping.iova, mapping.end() - 1});
@@ -189,18 +203,17 @@ class DeltaBuilder {
     std::uint64_t join_block_ = kPageSize;
 };
 
-inline bool DeltaBuilder::can_join(const HostMapping* before, const HostMapping& mapping,
-                                   const RamRun& run) const {
+inline bool DeltaBuilder::Joining::can_join(const HostMapping* before, const HostMapping& mapping,
+                                            const RamRun& run) const {
     // Both lie in one run of RAM: two runs can touch each other and yet move apart later. A host
     // takes no mapping in the interrupt range: what lies there is joined among itself, so that it
     // fails at once and takes nothing else along. No DMA reaches that range and misses a mapping.
-    const Options& options = run_.unit.options;
     return before != nullptr && before->guest + before->bytes == mapping.guest &&
            before->end() == mapping.iova && before->guest >= run.first &&
            before->access == mapping.access && options.coalesce &&
            before->bytes + mapping.bytes <= options.coalesce_limit &&
            holds_interrupts(*before) == holds_interrupts(mapping) &&
-           (!mapping.iova.is_aligned(join_block_) || holds_interrupts(mapping));
+           (!mapping.iova.is_aligned(block) || holds_interrupts(mapping));
 }
 
 inline void DeltaBuilder::emit_addition(Table& table, unsigned slot,
@@ -215,7 +228,8 @@ inline void DeltaBuilder::emit_addition(Table& table, unsigned slot,
     }
     const HostMapping mapping = {table.entry_iova(slot), bytes,
                                  run->host + (entry.address - run->first), entry.address, allowed};
-    if (HostMapping* before = delta_.open_addition(); can_join(before, mapping, *run)) {
+    const Joining joining = {run_.unit.options, join_block_};
+    if (HostMapping* before = delta_.open_addition(); joining.can_join(before, mapping, *run)) {
         before->bytes += bytes;
         leaves_.mark_joined(table, slot, slot + 1);
     } else {

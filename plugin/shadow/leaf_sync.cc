@@ -50,10 +50,11 @@ void LeafSync::sync(const EntrySpan& entries) {
 
 inline unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t value) {
     Table& table = entries.table;
-    const vtd::EntryFormat& format = leaves_.mirror.format();
+    DomainLeaves& leaves = leaves_;
+    const vtd::EntryFormat& format = leaves.mirror.format();
     const Options& options = run_.unit.options;
     const std::uint64_t budget =
-        options.max_mappings - std::min(options.max_mappings, leaves_.count);
+        options.max_mappings - std::min(options.max_mappings, leaves.count);
     const unsigned end =
         entries.first + static_cast<unsigned>(std::min<std::uint64_t>(budget, entries.size()));
     DeltaBuilder::Additions additions(delta_, table.entry_iova(entries.first));
@@ -62,7 +63,7 @@ inline unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t va
     unsigned slot = entries.first;
     const auto count_leaves = [&] {
         table.leaves += static_cast<std::uint16_t>(slot - counted);
-        leaves_.count += slot - counted;
+        leaves.count += slot - counted;
         counted = slot;
     };
     while (slot < end) {
@@ -71,7 +72,7 @@ inline unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t va
             break;
         }
         if (run == nullptr || !run->holds(entry.address, kPageSize)) {
-            run = leaves_.ram.run_around(entry.address, kPageSize);
+            run = leaves.ram.run_around(entry.address, kPageSize);
             if (run == nullptr) {
                 break;
             }
@@ -91,12 +92,12 @@ inline unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t va
             additions.add({table.entry_iova(begin), (slot - begin) * kPageSize,
                            run->host + (entry.address - run->first), entry.address, access},
                           *run);
-        leaves_.mark_joined(table, begin + (joined ? 0 : 1), slot);
+        leaves.mark_joined(table, begin + (joined ? 0 : 1), slot);
         if (additions.full()) [[unlikely]] {
             count_leaves();
             additions.flush();
         }
-        if (slot == end || leaves_.mirror.is_leaf(table, slot)) {
+        if (slot == end || leaves.mirror.is_leaf(table, slot)) {
             break;
         }
         value = entries.load(slot);
@@ -113,12 +114,13 @@ inline unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t va
 inline unsigned LeafSync::copy_contiguous(const EntrySpan& entries, std::uint64_t value,
                                           const RamRun& run) const {
     Table& table = entries.table;
+    const vtd::EntryFormat& format = leaves_.mirror.format();
     const unsigned end = contiguous_end(entries, value, run);
     unsigned slot = entries.first;
     for (; slot < end; ++slot) {
         value += kPageSize;
         if (entries.load(slot) != value ||
-            leaves_.mirror.format().decode(1, table.copy[slot]).kind != Kind::not_present) {
+            format.decode(1, table.copy[slot]).kind != Kind::not_present) {
             break;
         }
         table.copy[slot] = value;
@@ -149,7 +151,7 @@ inline unsigned LeafSync::contiguous_end(const EntrySpan& entries, std::uint64_t
 
 inline unsigned LeafSync::remove_stretch(const EntrySpan& entries, std::uint64_t value) {
     Table& table = entries.table;
-    const vtd::EntryFormat& format = leaves_.mirror.format();
+    const Mirror& mirror = leaves_.mirror;
     const bool first_joined = table.joined.test(entries.first);
     std::uint64_t begun = 0;
     unsigned slot = entries.first;
@@ -157,11 +159,11 @@ inline unsigned LeafSync::remove_stretch(const EntrySpan& entries, std::uint64_t
         table.copy[slot] = value;
         begun += table.joined.test(slot) ? 0 : 1;
         table.joined.clear(slot);
-        if (slot == entries.last || !leaves_.mirror.is_leaf(table, slot + 1)) {
+        if (slot == entries.last || !mirror.is_leaf(table, slot + 1)) {
             break;
         }
         value = entries.load(slot + 1);
-        if (format.decode(1, value).kind != Kind::not_present) {
+        if (mirror.format().decode(1, value).kind != Kind::not_present) {
             break;
         }
     }
