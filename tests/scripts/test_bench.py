@@ -126,7 +126,9 @@ class CommandLine(unittest.TestCase):
     def test_load_refuses_what_is_no_result(self):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "result.json"
-            for text, words in ((None, "No such file"), ("{", "no JSON"), ('{"schema": 0}', "not a result")):
+            for text, words in ((None, "No such file"), ("{", "no JSON"), ('{"schema": 0}', "not a result"),
+                                ('{"schema": 1, "runs": [], "skipped": []}', "not a result"),
+                                ('{"schema": 1, "levels": {"device": {}}}', "damaged")):
                 if text is not None:
                     path.write_text(text)
                 with self.assertRaises(UserError) as raised:

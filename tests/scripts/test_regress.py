@@ -136,7 +136,8 @@ class Baselines(unittest.TestCase):
         self.assertFalse(self.baseline.knows("umbra/fq-range", "hold"))
 
     def test_a_bad_file_is_refused(self):
-        for text in ("{", "[]", '{"schema": 99}'):
+        for text in ("{", "[]", '{"schema": 99}', '{"schema": 1}', '{"schema": 1, "runs": []}',
+                     '{"schema": 1, "workload": "hold", "tolerance": {}, "counts": []}'):
             self.path.write_text(text)
             with self.assertRaises(UserError) as caught:
                 Baseline.load(self.path, must_exist=True)

@@ -13,6 +13,7 @@ from umbra.building import products
 from umbra.commands import run_vm
 from umbra.errors import ExitCode, UserError
 from umbra.vm import agent_commands, launch, vfio
+from umbra.vm.guest import fresh_directory
 
 
 class Writing(unittest.TestCase):
@@ -96,7 +97,40 @@ class MemoryLock(unittest.TestCase):
         raised.assert_not_called()
 
 
+class Devices(unittest.TestCase):
+    """What is refused before any device is unbound."""
+
+    def refused(self, words: str, *arguments: str) -> None:
+        with self.assertRaises(UserError) as caught:
+            run_vm.parse(list(arguments))
+        self.assertEqual(caught.exception.code, ExitCode.USAGE)
+        self.assertIn(words, caught.exception.message)
+        self.assertNotIn("\n", str(caught.exception))
+
+    def test_more_devices_than_slots(self):
+        self.refused("5 devices", *(word for slot in range(5) for word in ("--vfio", f"0000:3b:0{slot}.0")))
+
+    def test_a_device_that_is_named_twice(self):
+        self.refused("0000:3b:00.0 twice", "--vfio", "0000:3b:00.0", "--vfio", "0000:3B:00.0")
+
+    def test_options_without_an_effect(self):
+        for option in (("--devices", "2"), ("--host-append", "quiet")):
+            self.refused(option[0], "--vfio", "0000:3b:00.0", *option)
+
+    def test_upper_case_is_accepted(self):
+        self.assertEqual(run_vm.parse(["--vfio", "0000:3B:00.0"]).vfio, ["0000:3b:00.0"])
+
+
 class Files(unittest.TestCase):
+    def test_a_link_to_an_empty_folder_is_a_place_for_logs(self):
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "target"
+            target.mkdir()
+            link = Path(folder) / "link"
+            link.symlink_to(target)
+            self.assertEqual(fresh_directory(link), target.resolve())
+            self.assertTrue(link.is_dir())
+
     def test_relative_paths_are_those_of_the_caller(self):
         with tempfile.TemporaryDirectory() as folder:
             before = os.getcwd()

@@ -46,6 +46,10 @@ class CheckDevice(unittest.TestCase):
         self.assertTrue(caught.exception.remedy, "a refusal names its remedy")
         return caught.exception
 
+    def test_a_domain_may_have_five_digits(self):
+        self.sysfs.device("10000:e1:00.0", driver="nvme")
+        self.assertEqual(vfio.check_device("10000:e1:00.0", self.sysfs.root).address, "10000:e1:00.0")
+
     def test_device_alone_in_its_group_is_taken(self):
         self.sysfs.device("0000:3b:00.0", driver="nvme")
         self.assertEqual(vfio.check_device("0000:3b:00.0", self.sysfs.root).driver(), "nvme")

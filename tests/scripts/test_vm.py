@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Command lines, ports, archives and reports: all that needs no VM."""
 
+import contextlib
 import io
 import json
 import os
@@ -97,7 +98,6 @@ class Options(unittest.TestCase):
 
     def setUp(self):
         # argparse reports on standard error.
-        import contextlib
         self.enterContext(contextlib.redirect_stderr(io.StringIO()))
 
     def test_run_vm(self):
@@ -125,6 +125,26 @@ class Options(unittest.TestCase):
         twice = plan.chosen_cells(measure.parse(["--viommu", "umbra", "--viommu", "umbra", "--policy", "strict",
                                                  "--policy", "strict", "--backend", "type1"]))
         self.assertEqual(twice, once)
+
+    def test_what_was_measured_before_an_interruption_is_kept_and_shown(self):
+        class Interrupted:
+            out, result, failures = Path("/out"), {"runs": [], "skipped": []}, []
+
+            def __init__(self, _options):
+                pass
+
+            def prepare(self):
+                pass
+
+            def run(self):
+                self.result["runs"].append("something")
+                raise KeyboardInterrupt
+
+        shown = io.StringIO()
+        with mock.patch.object(measure, "Session", Interrupted), contextlib.redirect_stdout(shown), \
+                self.assertRaises(KeyboardInterrupt):
+            measure.main(["--json"])
+        self.assertIn("something", shown.getvalue())
 
     def test_measure(self):
         for arguments in (["--repeat", "0"], ["--smp", "0"], ["--policy", "lazy"], ["--bogus"]):
@@ -361,12 +381,23 @@ class Report(unittest.TestCase):
                 session.Session._command(guest(status, error), "policy fq-range")
 
     def test_report_refuses_what_is_no_result(self):
-        for content in ("", "[]", json.dumps({"schema": 99})):
+        for content in ("", "[]", json.dumps({"schema": 99}), json.dumps({"schema": 1}),
+                        json.dumps({"schema": 1, "levels": {}}), json.dumps({"schema": 1, "runs": [{}], "skipped": []}),
+                        json.dumps({"kind": "bench", "schema": 1, "runs": [], "skipped": []})):
             with tempfile.NamedTemporaryFile("w") as file:
                 file.write(content)
                 file.flush()
                 with self.assertRaises(UserError):
                     results.load(Path(file.name))
+
+    def test_colour_is_for_terminals_that_have_it_and_users_who_want_it(self):
+        terminal = mock.Mock(isatty=lambda: True)
+        for variables, coloured in (({"TERM": "xterm"}, True), ({"TERM": "dumb"}, False),
+                                    ({"TERM": "xterm", "NO_COLOR": "1"}, False),
+                                    ({"TERM": "xterm", "NO_COLOR": ""}, True)):
+            with self.subTest(variables), mock.patch.dict(os.environ, variables, clear=True):
+                self.assertEqual(table.has_colour(terminal), coloured)
+        self.assertFalse(table.has_colour(io.StringIO()))
 
     def test_plain_table_has_no_escapes(self):
         text = table.render(["a", "b"], [["x", "1"], ["x", "22"]], colour=False)

@@ -48,7 +48,7 @@ class Display:
         self._title = title
         self._start = time.monotonic()
         self._done = threading.Event()
-        self._tty = sys.stderr.isatty()
+        self._tty = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self._thread = threading.Thread(target=self._show, daemon=True)
         self.count = 0
         self.total = 0

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Tables for people: coloured on a terminal, plain in a pipe, Markdown for documents."""
 
+import os
 import sys
+from typing import TextIO
 
 _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
 
@@ -9,6 +11,11 @@ _BOLD, _DIM, _RESET = "\033[1m", "\033[2m", "\033[0m"
 def quantity(value: float | None, digits: int = 0) -> str:
     """A number with thousands separated; what was not measured is a dash."""
     return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def has_colour(stream: TextIO) -> bool:
+    """True for a terminal that has colours and a user who has not turned them off (no-color.org)."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
 
 def render(header: list[str], rows: list[list[str]], markdown: bool = False,
@@ -19,7 +26,7 @@ def render(header: list[str], rows: list[list[str]], markdown: bool = False,
         lines = [header, marks, *rows]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines)
     if colour is None:
-        colour = sys.stdout.isatty()
+        colour = has_colour(sys.stdout)
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(cells: list[str]) -> str:

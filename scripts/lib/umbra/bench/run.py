@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from umbra import project
+from umbra import documents, project
 from umbra.bench import device, emulated, engine, plots, publish, report, testbed
 from umbra.building import packages, plugin, products
 from umbra.building.plugin import PluginOptions
@@ -21,6 +21,7 @@ from umbra.cache import write_atomically
 from umbra.errors import ExitCode, UserError
 from umbra.measuring import results
 
+KIND = "result of scripts/bench"
 SCHEMA = 1
 LEVELS = ("device", "engine", "testbed", "emulated")
 QUICK_LEVELS = ("device", "engine")
@@ -91,7 +92,7 @@ class Bench:
         started, clock = time.strftime("%Y-%m-%d %H:%M"), time.monotonic()
         levels: dict[str, dict] = {}
         conditions = {"started": started, "arguments": sys.argv[1:], "load_before": os.getloadavg()[0]}
-        result = {"schema": SCHEMA, "machine": results.machine(),
+        result = {**documents.head(KIND, SCHEMA), "machine": results.machine(),
                   "versions": {"qemu": self._qemu.version, "umbra": project.version()},
                   "conditions": conditions, "levels": levels}
         for level in self._levels:
@@ -138,14 +139,12 @@ def write_report(result: dict, out: Path) -> list[tuple[str, str]]:
 
 
 def load(path: Path) -> dict:
+    """The result of an earlier run. Raises UserError for any other file."""
+    result = documents.load(path, "--report", KIND, SCHEMA, {"levels": dict})
     try:
-        result = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(ExitCode.USAGE, f"--report {path}: {error.strerror}.") from None
-    except ValueError as error:
-        raise UserError(ExitCode.USAGE, f"--report {path} is no JSON: {error}.") from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA or "levels" not in result:
-        raise UserError(ExitCode.USAGE, f"--report {path}: not a result of scripts/bench, schema {SCHEMA}.")
+        report.render(result, markdown=True)
+    except (KeyError, TypeError, AttributeError):
+        raise documents.damaged(path, "--report") from None
     return result
 
 

@@ -74,7 +74,10 @@ def run(commands: Sequence[Sequence[str]]) -> list[str]:
 
 def _make(folder: Path, root: Path) -> None:
     log = cache.log_file("fresh-debian")
-    archive = debian_source.archive_for(RELEASE)
+    try:
+        archive = debian_source.archive_for(RELEASE)
+    except debian_source.NotAvailable as error:
+        raise UserError(ExitCode.ENVIRONMENT, f"A fresh {RELEASE} cannot be made: {error}.") from None
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True).stdout
     settings = acquire_settings(dump)
     sources = folder / "debian.sources"

@@ -2,6 +2,7 @@
 """What all commands share: option parsing, the exit code, the one sentence on failure, clean ends."""
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -36,6 +37,10 @@ def _end_as_interrupted(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def run(main: Callable[[], int | None], name: str) -> None:
     """Runs a command's main function and ends the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A locale without µ or … is no reason to end.
+            stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, _end_as_interrupted)
     signal.signal(signal.SIGHUP, _end_as_interrupted)
     try:

@@ -75,7 +75,17 @@ def main(arguments: list[str]) -> int:
         return ExitCode.PASS
     session = Session(options)
     session.prepare()
-    session.run()
+    try:
+        session.run()
+    finally:
+        # What was measured before an interruption counts.
+        _tell(session, options)
+    if session.failures:
+        return ExitCode.GUEST_FAILED
+    return ExitCode.PASS if session.result["runs"] else ExitCode.ENVIRONMENT
+
+
+def _tell(session: Session, options: CommandLine) -> None:
     if options.json:
         print(json.dumps(session.result))
     elif session.result["runs"]:
@@ -86,9 +96,6 @@ def main(arguments: list[str]) -> int:
               file=sys.stderr)
     for failure in session.failures:
         print(f"failed: {failure}", file=sys.stderr)
-    if session.failures:
-        return ExitCode.GUEST_FAILED
-    return ExitCode.PASS if session.result["runs"] else ExitCode.ENVIRONMENT
 
 
 if __name__ == "__main__":

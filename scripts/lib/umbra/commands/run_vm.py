@@ -16,7 +16,7 @@ from umbra.commands import common
 from umbra.errors import ExitCode, UserError
 from umbra.vm import agent_commands, launch
 from umbra.vm.agent_commands import POLICIES
-from umbra.vm.config import VIOMMUS
+from umbra.vm.config import MAX_PASSTHROUGH, VIOMMUS
 from umbra.vm.guest import AgentResult, fresh_directory
 from umbra.vm.launch import LaunchOptions
 
@@ -113,7 +113,23 @@ def check(options: CommandLine) -> None:
         setattr(options, name, path and path.resolve())
     if options.kernel is not None:
         check_bzimage(options.kernel)
-    if options.vfio and not options.destroy_data:
+    if options.vfio:
+        check_devices(options)
+
+
+def check_devices(options: CommandLine) -> None:
+    """Refuses what cannot be done with this machine's devices, before any of them is unbound."""
+    options.vfio = [address.lower() for address in options.vfio]
+    if len(options.vfio) > MAX_PASSTHROUGH:
+        raise UserError(ExitCode.USAGE, f"--vfio names {len(options.vfio)} devices, and the guest has slots for "
+                        f"{MAX_PASSTHROUGH}.")
+    for address in options.vfio:
+        if options.vfio.count(address) > 1:
+            raise UserError(ExitCode.USAGE, f"--vfio names {address} twice.")
+    for option, given in (("--devices", options.devices != 1), ("--host-append", options.host_append)):
+        if given:
+            raise UserError(ExitCode.USAGE, f"{option} is for the testbed and does not go with --vfio.")
+    if not options.destroy_data:
         agent_commands.refuse_writes(options.run)
 
 

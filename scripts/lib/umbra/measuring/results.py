@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The result of a measurement: its figures, its table, its file."""
 
-import json
 import os
 import platform
 import statistics
 from pathlib import Path
 
-from umbra import table
-from umbra.errors import ExitCode, UserError
+from umbra import documents, table
 from umbra.vm.config import kvm_runs_guests
 
+KIND = "result of scripts/measure"
 SCHEMA = 1
 
 HEADER = ["viommu", "policy", "backend", "workload", "map µs", "map p99", "unmap µs", "unmap p99",
@@ -76,14 +75,12 @@ def table_of(result: dict, markdown: bool) -> str:
 
 
 def load(path: Path) -> dict:
+    """The result of an earlier run. Raises UserError for any other file."""
+    result = documents.load(path, "--report", KIND, SCHEMA, {"runs": list, "skipped": list})
     try:
-        result = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(ExitCode.USAGE, f"--report {path}: {error.strerror}.") from None
-    except ValueError as error:
-        raise UserError(ExitCode.USAGE, f"--report {path} is no JSON: {error}.") from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
-        raise UserError(ExitCode.USAGE, f"--report {path}: not a result of schema {SCHEMA}.")
+        table_of(result, markdown=True)
+    except (KeyError, TypeError, AttributeError):
+        raise documents.damaged(path, "--report") from None
     return result
 
 

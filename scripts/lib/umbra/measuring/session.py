@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from umbra import project
+from umbra import documents, project
 from umbra.building import products
 from umbra.errors import ExitCode, UserError
 from umbra.measuring.plan import Cell, MeasureOptions, Workload, chosen_cells, chosen_workloads
-from umbra.measuring.results import SCHEMA, machine
+from umbra.measuring.results import KIND, SCHEMA, machine
 from umbra.vm.config import TESTBED_MEMORY, GuestConfig, kvm_runs_guests
 from umbra.vm.counts import Counter, Counts
 from umbra.vm.guest import Guest, Phases, fresh_directory
@@ -70,7 +70,7 @@ class Session:
             raise UserError(ExitCode.USAGE, f"--out {self.out}: not empty.")
         self.out.mkdir(parents=True, exist_ok=True)
         self.out = self.out.resolve()
-        self.result = {"schema": SCHEMA, "machine": machine(), "versions": self._versions(),
+        self.result = {**documents.head(KIND, SCHEMA), "machine": machine(), "versions": self._versions(),
                        "runs": [], "skipped": []}
 
     def _versions(self) -> dict:
@@ -93,7 +93,8 @@ class Session:
                     waiting.remove(failed)
                     self.failures.append(f"{failed}: {error}")
                     self.say(f"FAILED: {error}")
-                self._save()
+                finally:
+                    self._save()
 
     def _run_guest(self, cells: list[Cell], repetition: int) -> Iterator[Cell]:
         """Boots a guest and measures its cells in it; yields each that is done."""

@@ -3,7 +3,8 @@
 
 A file holds, for each vIOMMU and policy, the invalidations per 1,000 operations of the counted workload:
 
-    {"schema": 1, "workload": "workload hold …", "tolerance": {"relative": 0.05, "absolute": 5.0},
+    {"kind": "baseline of scripts/regress", "schema": 1, "workload": "workload hold …",
+     "tolerance": {"relative": 0.05, "absolute": 5.0},
      "counts": {"umbra/fq-range": {"psi": 1059.6, "dsi": 0.0, "wait": 1003.9}, …}}
 
 A count is accepted if it differs by no more than the larger of both tolerances, which are a part of the stored count
@@ -14,8 +15,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+from umbra import documents
 from umbra.errors import ExitCode, UserError
 
+KIND = "baseline of scripts/regress"
 SCHEMA = 1
 _RELATIVE = 0.05
 _ABSOLUTE = 5.0
@@ -39,17 +42,11 @@ class Baseline:
     @staticmethod
     def load(path: Path, must_exist: bool) -> "Baseline":
         baseline = Baseline(path)
-        try:
-            content = json.loads(path.read_text())
-        except FileNotFoundError:
+        if not path.exists():
             if must_exist:
-                raise UserError(ExitCode.USAGE, f"--baseline {path}: no such file.",
-                                "--update-baseline writes one.") from None
+                raise UserError(ExitCode.USAGE, f"--baseline {path}: no such file.", "--update-baseline writes one.")
             return baseline
-        except (OSError, ValueError) as error:
-            raise UserError(ExitCode.USAGE, f"--baseline {path} cannot be read: {error}.") from None
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            raise UserError(ExitCode.USAGE, f"--baseline {path}: not a baseline of schema {SCHEMA}.")
+        content = documents.load(path, "--baseline", KIND, SCHEMA, {"workload": str, "tolerance": dict, "counts": dict})
         baseline._workload = content["workload"]
         baseline._tolerance |= content["tolerance"]
         baseline._counts = content["counts"]
@@ -77,7 +74,7 @@ class Baseline:
         self._counts[cell] = {kind: round(value, 1) for kind, value in counts.items()}
 
     def save(self) -> None:
-        content = {"schema": SCHEMA, "workload": self._workload, "tolerance": self._tolerance,
+        content = {**documents.head(KIND, SCHEMA), "workload": self._workload, "tolerance": self._tolerance,
                    "counts": dict(sorted(self._counts.items()))}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(content, indent=2) + "\n")

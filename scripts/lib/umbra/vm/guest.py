@@ -187,7 +187,8 @@ class Guest:
 
 
 def fresh_directory(path: Path) -> Path:
-    """An empty folder for a run's logs."""
+    """An empty folder for a run's logs. A link to a folder stays, and its target is emptied."""
+    path = path.resolve()
     if path.exists():
         shutil.rmtree(path)
     path.mkdir(parents=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from umbra.errors import ExitCode, UserError
 
-_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]$")
+_ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]$")
 _HARMLESS = {"vfio-pci", "pci-stub", "pcieport"}
 _MEBIBYTE = 1024 * 1024
 _CAP_IPC_LOCK = 14  # linux/capability.h
