@@ -13,6 +13,7 @@ from unittest import mock
 from umbra import testrun
 from umbra.building import fresh_debian
 from umbra.building.debian_source import Entry
+from umbra.building.qemu import QemuProduct
 from umbra.commands import test as command
 from umbra.errors import ExitCode, UserError
 
@@ -33,6 +34,7 @@ class Plan(unittest.TestCase):
     def test_the_long_run_is_the_default_run_and_more(self):
         self.assertEqual(self.plan("--long"), [
             *self.plan(), "tests of unit named ^RandomModel with UMBRA_MODEL_STEPS=1000000",
+            "tests of qtest on an unpatched QEMU",
             "in a fresh trixie: ./scripts/measure --quick, ./scripts/test"])
 
     def test_the_long_run_leaves_nothing_out(self):
@@ -66,6 +68,17 @@ class Plan(unittest.TestCase):
         with mock.patch.object(fresh_debian, "run", side_effect=error), contextlib.redirect_stderr(errors):
             self.assertFalse(testrun.FreshDebianRun((("true",),)).passes(1))
         self.assertEqual(errors.getvalue(), "The archive cannot be reached.\n")
+
+    def test_the_unpatched_run_tests_what_it_built(self):
+        emulator = QemuProduct(Path("/src"), Path("/build"), "10.0.13")
+        with mock.patch.object(testrun.qemu, "ensure", return_value=emulator) as ensured, \
+                mock.patch.object(testrun.plugin, "build") as built:
+            run = testrun.UnpatchedQemuRun()._tests()
+        self.assertTrue(ensured.call_args.args[0].unpatched)
+        self.assertEqual(built.call_args.args[1], emulator)
+        self.assertEqual(run.labels, ("qtest",))
+        self.assertEqual(run.variables["UMBRA_QEMU_BIN"], "/build/qemu-system-x86_64")
+        self.assertEqual(run.variables["UMBRA_PLUGIN"], str(run.folder / "umbra.so"))
 
 
 class FreshDebian(unittest.TestCase):

@@ -9,7 +9,7 @@ The long run is the default run, and after it what takes hours.
 
 import dataclasses
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from umbra import cache, progress
@@ -26,6 +26,7 @@ _WITHOUT_QEMU = {"unit", "fuzz"}
 _BUILD = TREE / "build" / "test"
 _SANITIZED = TREE / "build" / "test-sanitize"
 _JOINED = TREE / "build" / "test-all"
+_UNPATCHED = TREE / "build" / "test-unpatched"
 
 # Steps that each kind of run of the shadow's random model takes in the long run. There are ten kinds.
 _MODEL_STEPS = 1_000_000
@@ -52,6 +53,25 @@ class CTestRun:
 
 
 @dataclasses.dataclass(frozen=True)
+class UnpatchedQemuRun:
+    """The device's tests on a QEMU without qemu-configs/patches: the plugin must load there as well."""
+
+    def describe(self) -> str:
+        return "tests of qtest on an unpatched QEMU"
+
+    def passes(self, jobs_at_once: int) -> bool:
+        return _passes_or_says_why(lambda: self._tests().passes(jobs_at_once))
+
+    @staticmethod
+    def _tests() -> CTestRun:
+        emulator = qemu.ensure(QemuOptions.from_environment(unpatched=True))
+        plugin.build(PluginOptions(_UNPATCHED, werror=True), emulator)
+        places = {"UMBRA_QEMU_SRC": emulator.src, "UMBRA_QEMU_BUILD": emulator.build, "UMBRA_QEMU_BIN": emulator.binary,
+                  "UMBRA_PLUGIN": _UNPATCHED / "umbra.so"}
+        return CTestRun(_UNPATCHED, ("qtest",), variables={name: str(path) for name, path in places.items()})
+
+
+@dataclasses.dataclass(frozen=True)
 class FreshDebianRun:
     """Commands of the project, one after the other in a fresh Debian."""
     commands: tuple[tuple[str, ...], ...]
@@ -60,20 +80,27 @@ class FreshDebianRun:
         return f"in a fresh {fresh_debian.RELEASE}: {', '.join(' '.join(command) for command in self.commands)}"
 
     def passes(self, _jobs_at_once: int) -> bool:
-        try:
-            failed = fresh_debian.run(self.commands)
-        except UserError as error:
-            # What other runs found is told all the same.
-            progress.say(str(error))
-            return False
-        return not failed
+        return _passes_or_says_why(lambda: not fresh_debian.run(self.commands))
 
 
-def plan(labels: Sequence[str], pattern: str | None, long: bool) -> list[CTestRun | FreshDebianRun]:
+def _passes_or_says_why(run: Callable[[], bool]) -> bool:
+    """A run that cannot take place has failed; what other runs found is told all the same."""
+    try:
+        return run()
+    except UserError as error:
+        progress.say(str(error))
+        return False
+
+
+Run = CTestRun | UnpatchedQemuRun | FreshDebianRun
+
+
+def plan(labels: Sequence[str], pattern: str | None, long: bool) -> list[Run]:
     """What is run, in order. `pattern`: only tests whose name matches. `long`: the long run."""
-    runs: list[CTestRun | FreshDebianRun] = [CTestRun(_JOINED, tuple(labels), pattern)]
+    runs: list[Run] = [CTestRun(_JOINED, tuple(labels), pattern)]
     if long:
         runs += [CTestRun(_BUILD, ("unit",), "^RandomModel", {"UMBRA_MODEL_STEPS": str(_MODEL_STEPS)}),
+                 UnpatchedQemuRun(),
                  FreshDebianRun((("./scripts/measure", "--quick"), ("./scripts/test",)))]
     return runs
 

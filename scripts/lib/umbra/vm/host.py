@@ -155,7 +155,7 @@ class TestbedOptions:
 
 
 class TestbedHost(GuestHost):
-    """The guest runs in a VM that plays the VFIO host (DESIGN: testbed).
+    """The guest runs in a VM that plays the VFIO host (ARCHITECTURE.md, the testbed).
 
     Device addresses are fixed by the slots in testbed-host.cfg.
     """
