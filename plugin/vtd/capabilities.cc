@@ -1,35 +1,29 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "plugin/vtd/capabilities.h"
 
+#include <functional>
+#include <initializer_list>
+#include <numeric>
+
 #include "plugin/vtd/spec/registers.h"
 
 namespace umbra::vtd {
 namespace {
 
-// Sets the fields of one capability register by name.
-class Builder {
-  public:
-    constexpr Builder& flag(std::uint64_t bit, bool set = true) {
-        value_ |= set ? bit : 0;
-        return *this;
-    }
-    constexpr Builder& field(unsigned shift, std::uint64_t value) {
-        value_ |= value << shift;
-        return *this;
-    }
-    [[nodiscard]] constexpr std::uint64_t value() const { return value_; }
-
-  private:
-    std::uint64_t value_ = 0;
-};
+// The register that has each of `fields`.
+std::uint64_t joined(std::initializer_list<std::uint64_t> fields) {
+    return std::accumulate(fields.begin(), fields.end(), std::uint64_t{0}, std::bit_or<>());
+}
 
 // CAP.ND: 2^(4 + 2 * ND) domains.
 constexpr std::uint64_t kDomains64K = 6;
 // CAP.SAGAW: bit 1 for 39 bits (3 levels), bit 2 for 48 bits (4 levels).
-constexpr std::uint64_t kWidth39 = 1u << 1;
-constexpr std::uint64_t kWidth48 = 1u << 2;
-// CAP.SLLPS: bit 0 for 2 MiB, bit 1 for 1 GiB.
-constexpr std::uint64_t kLargePages2MAnd1G = 0x3;
+constexpr std::uint64_t kWidth39 = 0b00010;
+constexpr std::uint64_t kWidth48 = 0b00100;
+// CAP.SSLPS: bit 0 for 2 MiB, bit 1 for 1 GiB.
+constexpr std::uint64_t kLargePages2MAnd1G = 0b0011;
+// Registers are placed in units of 16 bytes.
+constexpr std::uint32_t kPlacementUnit = 16;
 
 // CAP, field by field (specification 11.4.2):
 //
@@ -44,7 +38,7 @@ constexpr std::uint64_t kLargePages2MAnd1G = 0x3;
 //            a passed-through one's is the host IOMMU's to judge. So software must give read
 //            permission where it expects them, and the answer is the same for both.
 //   FRO      where the fault recording registers are, in units of 16 bytes.
-//   SLLPS    2 MiB and 1 GiB leaves.
+//   SSLPS    2 MiB and 1 GiB leaves.
 //   PSI      1, MAMV 18.
 //   NFR      number of fault recording registers minus 1.
 //   DWD      0, DRD 0: an emulated device may still hold a pointer into guest memory that it
@@ -56,21 +50,24 @@ constexpr std::uint64_t kLargePages2MAnd1G = 0x3;
 //   ESIRTPS  1, ESRTPS 1: setting a table pointer drops everything cached from the old table, in
 //            the unit and, through its observer, in the shadow.
 std::uint64_t build_cap(const UnitProperties& properties) {
-    using namespace spec::capability;
-    return Builder()
-        .field(kDomainsShift, kDomains64K)
-        .flag(kCachingMode, properties.caching_mode)
-        .field(kAddressWidthsShift, kWidth39 | (properties.address_width == 48 ? kWidth48 : 0))
-        .field(kMaximumAddressWidthShift, properties.address_width - 1)
-        .flag(kZeroLengthRead, false)
-        .field(kFaultRecordOffsetShift, spec::offset::kFaultRecording / 16)
-        .field(kLargePagesShift, kLargePages2MAnd1G)
-        .flag(kPageSelective)
-        .field(kFaultRecordsShift, spec::kFaultRecords - 1)
-        .field(kMaximumAddressMaskShift, kMaximumAddressMask)
-        .flag(kInterruptTableFlushes, properties.interrupt_remapping)
-        .flag(kRootTableFlushes)
-        .value();
+    using Cap = spec::Capability;
+    const std::uint64_t widths = kWidth39 | (properties.address_width == 48 ? kWidth48 : 0);
+    return joined({
+        Cap::Domains::place(kDomains64K),
+        Cap::CachingMode::place(properties.caching_mode),
+        Cap::AddressWidths::place(widths),
+        Cap::MaximumAddressWidth::place(properties.address_width - 1),
+        Cap::ZeroLengthRead::place(false),
+        Cap::FaultRecordOffset::place(spec::FaultRecord::kOffset / kPlacementUnit),
+        Cap::LargePages::place(kLargePages2MAnd1G),
+        Cap::PageSelective::place(true),
+        Cap::FaultRecords::place(spec::FaultRecord::kCount - 1),
+        Cap::MaximumAddressMask::place(kMaximumAddressMask),
+        Cap::WriteDraining::place(false),
+        Cap::ReadDraining::place(false),
+        Cap::InterruptTableFlushes::place(properties.interrupt_remapping),
+        Cap::RootTableFlushes::place(true),
+    });
 }
 
 // ECAP, field by field (specification 11.4.3). Fields that are not named belong to scalable mode,
@@ -86,18 +83,19 @@ std::uint64_t build_cap(const UnitProperties& properties) {
 //   MHMV     15: one interrupt entry invalidation covers up to 2^15 entries; 0 without interrupt
 //            remapping.
 std::uint64_t build_ecap(const UnitProperties& properties) {
-    using namespace spec::extended_capability;
-    return Builder()
-        .flag(kPageWalkCoherency)
-        .flag(kQueuedInvalidation)
-        .flag(kDeviceTlb, properties.device_iotlb)
-        .flag(kInterruptRemapping, properties.interrupt_remapping)
-        .flag(kExtendedInterruptMode, properties.extended_interrupt_mode)
-        .flag(kPassThrough, properties.pass_through)
-        .flag(kSnoopControl, properties.snoop_control)
-        .field(kIotlbOffsetShift, spec::offset::kInvalidateAddress / 16)
-        .field(kMaximumHandleMaskShift, properties.interrupt_remapping ? kMaximumHandleMask : 0)
-        .value();
+    using Ecap = spec::ExtendedCapability;
+    const unsigned handle_mask = properties.interrupt_remapping ? kMaximumHandleMask : 0;
+    return joined({
+        Ecap::PageWalkCoherency::place(true),
+        Ecap::QueuedInvalidation::place(true),
+        Ecap::DeviceTlb::place(properties.device_iotlb),
+        Ecap::InterruptRemapping::place(properties.interrupt_remapping),
+        Ecap::ExtendedInterruptMode::place(properties.extended_interrupt_mode),
+        Ecap::PassThrough::place(properties.pass_through),
+        Ecap::SnoopControl::place(properties.snoop_control),
+        Ecap::IotlbOffset::place(spec::InvalidateAddress::kOffset / kPlacementUnit),
+        Ecap::MaximumHandleMask::place(handle_mask),
+    });
 }
 
 }  // namespace
@@ -116,25 +114,25 @@ const char* UnitProperties::error() const {
 }
 
 bool Capabilities::device_tlb() const {
-    return (ecap & spec::extended_capability::kDeviceTlb) != 0;
+    return spec::ExtendedCapability::DeviceTlb::get(ecap);
 }
 
 bool Capabilities::interrupt_remapping() const {
-    return (ecap & spec::extended_capability::kInterruptRemapping) != 0;
+    return spec::ExtendedCapability::InterruptRemapping::get(ecap);
 }
 
 bool Capabilities::extended_interrupt_mode() const {
-    return (ecap & spec::extended_capability::kExtendedInterruptMode) != 0;
+    return spec::ExtendedCapability::ExtendedInterruptMode::get(ecap);
 }
 
 bool Capabilities::zero_length_reads() const {
-    return (cap & spec::capability::kZeroLengthRead) != 0;
+    return spec::Capability::ZeroLengthRead::get(cap);
 }
 
 Capabilities capabilities_of(const UnitProperties& properties) {
     return {.cap = build_cap(properties),
             .ecap = build_ecap(properties),
-            .host_address_mask = (std::uint64_t{1} << properties.host_address_width) - 1};
+            .host_address_mask = ~spec::above_address_width(properties.host_address_width)};
 }
 
 }  // namespace umbra::vtd

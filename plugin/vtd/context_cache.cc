@@ -7,12 +7,12 @@ ContextCache::ContextCache() : slots_(std::make_unique<Slots>()) {}
 
 std::uint64_t ContextCache::pack(SourceId source, const ContextLookup& context) {
     const auto domain = static_cast<std::uint64_t>(context.domain);
-    return tag_of(source) << kTagShift |
-           std::uint64_t{context.fault_processing_disabled} << kFaultDisableShift |
-           static_cast<std::uint64_t>(context.type) << kTypeShift |
-           std::uint64_t{context.levels - 2} << kLevelsShift |
-           (domain & ((1u << kDomainLowBits) - 1)) << kDomainLowShift |
-           (domain >> kDomainLowBits) << kDomainHighShift | context.table.value();
+    return Word::DomainHigh::place(DomainParts::High::get(domain)) |
+           Word::Table::place(context.table) |
+           Word::DomainLow::place(DomainParts::Low::get(domain)) |
+           Word::Levels::place(context.levels - 2) | Word::Type::place(context.type) |
+           Word::FaultDisable::place(context.fault_processing_disabled) |
+           Word::Tag::place(tag_of(source));
 }
 
 void ContextCache::insert(SourceId source, const ContextLookup& context, Generation generation) {
@@ -24,7 +24,7 @@ void ContextCache::insert(SourceId source, const ContextLookup& context, Generat
         return;
     }
     const std::size_t slot = slot_of(source);
-    used_groups_ |= std::uint32_t{1} << (slot / kSlotsPerGroup);
+    used_groups_.set(slot / kSlotsPerGroup);
     slots_->at(slot).store(pack(source, context), std::memory_order_release);
 }
 
@@ -33,7 +33,7 @@ void ContextCache::drop_if(Predicate covered) {
     const std::lock_guard guard(writers_);
     generation_.fetch_add(1, std::memory_order_acq_rel);
     for (std::size_t group = 0; group < kGroups; ++group) {
-        if ((used_groups_ >> group & 1) == 0) {
+        if (!used_groups_.test(group)) {
             continue;
         }
         bool empty = true;
@@ -44,16 +44,14 @@ void ContextCache::drop_if(Predicate covered) {
             if (value == 0) {
                 continue;
             }
-            const SourceId source(
-                static_cast<std::uint16_t>((value >> kTagShift & 7) << kIndexBits | slot));
-            if (covered(source, value)) {
+            if (covered(source_of(slot, value), value)) {
                 word.store(0, std::memory_order_release);
             } else {
                 empty = false;
             }
         }
         if (empty) {
-            used_groups_ &= ~(std::uint32_t{1} << group);
+            used_groups_.reset(group);
         }
     }
 }

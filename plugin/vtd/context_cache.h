@@ -16,13 +16,14 @@
 
 #include <array>
 #include <atomic>
+#include <bitset>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <mutex>
 
 #include "plugin/vtd/context_tables.h"
-#include "plugin/vtd/spec/tables.h"
+#include "plugin/vtd/spec/field.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::vtd {
@@ -63,35 +64,50 @@ class ContextCache {
     static constexpr std::size_t kSlotsPerGroup = 256;
     static constexpr std::size_t kGroups = kSlots / kSlotsPerGroup;
 
-    // What a slot holds; 0 if it is empty. The table's address stays in place (bits 51:12).
-    static constexpr unsigned kTagShift = 0;           // 3 bits
-    static constexpr unsigned kFaultDisableShift = 3;  // 1 bit
-    static constexpr unsigned kTypeShift = 4;          // 2 bits
-    static constexpr unsigned kLevelsShift = 6;        // 2 bits, levels - 2: never 0 if in use
-    static constexpr unsigned kDomainLowShift = 8;     // 4 bits
-    static constexpr unsigned kDomainHighShift = 52;   // 12 bits
-    static constexpr unsigned kDomainLowBits = 4;
+    // What a slot holds; 0 if it is empty.
+    struct Word {
+        using DomainHigh = spec::Field<63, 52, unsigned>;
+        using Table = spec::AddressField<51, 12, Gpa>;
+        using DomainLow = spec::Field<11, 8, unsigned>;
+        using Levels = spec::Field<7, 6, unsigned>;  // minus 2: never 0 if in use
+        using Type = spec::Field<5, 4, TranslationType>;
+        using FaultDisable = spec::Flag<3>;
+        using Tag = spec::Field<2, 0, unsigned>;
+        using All = spec::Layout<64, DomainHigh, Table, DomainLow, Levels, Type, FaultDisable, Tag>;
+    };
+    // A source-id as the cache takes it apart: place, and what tells those of one place apart.
+    struct Key {
+        using Tag = spec::Field<15, kIndexBits, unsigned>;
+        using Slot = spec::Field<kIndexBits - 1, 0, std::size_t>;
+    };
+    static_assert(Key::Tag::kLargest == Word::Tag::kLargest);
+    // A domain-id, in the two pieces that a word holds.
+    struct DomainParts {
+        using High = spec::Field<15, 4, unsigned>;
+        using Low = spec::Field<3, 0, unsigned>;
+    };
 
     static std::uint64_t pack(SourceId source, const ContextLookup& context);
-    static std::size_t slot_of(SourceId source) { return source.value() & (kSlots - 1); }
-    static std::uint64_t tag_of(SourceId source) { return source.value() >> kIndexBits; }
-
+    static std::size_t slot_of(SourceId source) { return Key::Slot::get(source.value()); }
+    static unsigned tag_of(SourceId source) { return Key::Tag::get(source.value()); }
+    static SourceId source_of(std::size_t slot, std::uint64_t word) {
+        return SourceId(static_cast<std::uint16_t>(Key::Tag::place(Word::Tag::get(word)) | slot));
+    }
     static DomainId domain_of(std::uint64_t word) {
-        const std::uint64_t low = (word >> kDomainLowShift) & ((1u << kDomainLowBits) - 1);
-        return DomainId{
-            static_cast<std::uint16_t>((word >> kDomainHighShift) << kDomainLowBits | low)};
+        return static_cast<DomainId>(DomainParts::High::place(Word::DomainHigh::get(word)) |
+                                     DomainParts::Low::place(Word::DomainLow::get(word)));
     }
     static ContextLookup unpack(SourceId source, std::uint64_t word) {
         ContextLookup context;
-        if (word == 0 || (word >> kTagShift & 7) != tag_of(source)) {
+        if (word == 0 || Word::Tag::get(word) != tag_of(source)) {
             return context;
         }
         context.present = true;
-        context.fault_processing_disabled = (word >> kFaultDisableShift & 1) != 0;
-        context.type = static_cast<TranslationType>(word >> kTypeShift & 3);
+        context.fault_processing_disabled = Word::FaultDisable::get(word);
+        context.type = Word::Type::get(word);
         context.domain = domain_of(word);
-        context.table = Gpa(word & spec::bits(51, 12));
-        context.levels = static_cast<unsigned>(word >> kLevelsShift & 3) + 2;
+        context.table = Word::Table::get(word);
+        context.levels = Word::Levels::get(word) + 2;
         return context;
     }
 
@@ -104,7 +120,7 @@ class ContextCache {
     std::atomic<Generation> generation_{0};
     std::mutex writers_;
     // Bit n: group n may hold an entry. Guarded by writers_.
-    std::uint32_t used_groups_ = 0;
+    std::bitset<kGroups> used_groups_;
 };
 
 }  // namespace umbra::vtd

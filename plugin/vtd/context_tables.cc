@@ -16,17 +16,17 @@ ContextLookup blocked(FaultReason reason, bool fault_processing_disabled = false
 }
 
 // AW counts from two levels (30 bits), which no unit in use supports.
-unsigned levels_of(const spec::ContextEntry& entry) {
-    return entry.address_width() + 2;
+unsigned levels_of(const spec::Quads& entry) {
+    return spec::ContextEntry::AddressWidth::get(entry) + 2;
 }
 
-bool supported(const ContextRules& rules, const spec::ContextEntry& entry) {
+bool supported(const ContextRules& rules, const spec::Quads& entry) {
     constexpr unsigned kFewestLevels = 3;
     const unsigned levels = levels_of(entry);
     if (levels < kFewestLevels || levels > rules.max_levels) {
         return false;
     }
-    switch (entry.translation_type()) {
+    switch (spec::ContextEntry::TranslationType::get(entry)) {
         case static_cast<unsigned>(TranslationType::second_stage):
             return true;
         case static_cast<unsigned>(TranslationType::second_stage_with_device_tlb):
@@ -41,48 +41,45 @@ bool supported(const ContextRules& rules, const spec::ContextEntry& entry) {
 }  // namespace
 
 ContextLookup ContextTables::lookup(Gpa root_table, SourceId source) const {
+    using Root = spec::RootEntry;
+    using Context = spec::ContextEntry;
+    // In both entries the address is in the low quadword.
     const std::uint64_t no_address = spec::above_address_width(rules_.host_address_width);
 
-    const auto root_quads =
-        read_entry(memory_, root_table + std::uint64_t{source.bus()} * spec::RootEntry::kBytes);
-    if (!root_quads.has_value()) {
+    const auto root = read_entry(memory_, root_table + std::uint64_t{source.bus()} * Root::kBytes);
+    if (!root) {
         return blocked(FaultReason::root_table_inaccessible);
     }
-    const spec::RootEntry root{root_quads->low, root_quads->high};
-    if (!root.present()) {
+    if (!Root::Present::get(*root)) {
         return blocked(FaultReason::root_not_present);
     }
-    if ((root.low & (spec::RootEntry::kReservedLow | no_address)) != 0 ||
-        (root.high & spec::RootEntry::kReservedHigh) != 0) {
+    if (Root::All::has_reserved(*root) || (root->low & no_address) != 0) {
         return blocked(FaultReason::root_reserved);
     }
 
-    const Gpa context_address =
-        Gpa(root.context_table()) + std::uint64_t{source.devfn()} * spec::ContextEntry::kBytes;
-    const auto context_quads = read_entry(memory_, context_address);
-    if (!context_quads.has_value()) {
+    const auto entry = read_entry(
+        memory_, Root::ContextTable::get(*root) + std::uint64_t{source.devfn()} * Context::kBytes);
+    if (!entry) {
         return blocked(FaultReason::context_table_inaccessible);
     }
-    const spec::ContextEntry entry{context_quads->low, context_quads->high};
-    const bool fault_disabled = entry.fault_processing_disabled();
-    if (!entry.present()) {
+    const bool fault_disabled = Context::FaultProcessingDisable::get(*entry);
+    if (!Context::Present::get(*entry)) {
         return blocked(FaultReason::context_not_present, fault_disabled);
     }
-    if ((entry.low & (spec::ContextEntry::kReservedLow | no_address)) != 0 ||
-        (entry.high & spec::ContextEntry::kReservedHigh) != 0) {
+    if (Context::All::has_reserved(*entry) || (entry->low & no_address) != 0) {
         return blocked(FaultReason::context_reserved, fault_disabled);
     }
-    if (!supported(rules_, entry)) {
+    if (!supported(rules_, *entry)) {
         return blocked(FaultReason::invalid_context, fault_disabled);
     }
 
     ContextLookup result;
     result.present = true;
     result.fault_processing_disabled = fault_disabled;
-    result.type = static_cast<TranslationType>(entry.translation_type());
-    result.domain = DomainId{entry.domain()};
-    result.table = Gpa(entry.second_stage_table());
-    result.levels = levels_of(entry);
+    result.type = static_cast<TranslationType>(Context::TranslationType::get(*entry));
+    result.domain = Context::Domain::get(*entry);
+    result.table = Context::SecondStageTable::get(*entry);
+    result.levels = levels_of(*entry);
     return result;
 }
 

@@ -3,157 +3,132 @@
 
 #include <bit>
 
-#include "plugin/vtd/spec/registers.h"
-
 namespace umbra::vtd {
 namespace {
 
 using spec::Descriptor;
-
-// `width` bits of `value` from bit `shift` up.
-constexpr std::uint64_t field(std::uint64_t value, unsigned shift, unsigned width) {
-    return value >> shift & ((std::uint64_t{1} << width) - 1);
-}
-
-constexpr bool has_reserved(const Descriptor& descriptor, std::uint64_t low, std::uint64_t high) {
-    return (descriptor.low & low) != 0 || (descriptor.high & high) != 0;
-}
+using spec::Granularity;
 
 DecodedDescriptor decode_context_cache(const Descriptor& descriptor) {
-    using namespace spec::descriptor::context_cache;
-    if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
+    using Fields = spec::ContextCacheDescriptor;
+    if (Fields::All::has_reserved(descriptor)) {
         return QueueError::reserved_field;
     }
-    const auto domain = static_cast<DomainId>(field(descriptor.low, kDomainShift, 16));
-    switch (field(descriptor.low, kGranularityShift, 2)) {
-        case spec::granularity::kGlobal:
+    const DomainId domain = Fields::Domain::get(descriptor);
+    switch (Fields::Granularity::get(descriptor)) {
+        case Granularity::global:
             return Invalidation::context_global();
-        case spec::granularity::kDomain:
+        case Granularity::domain:
             return Invalidation::context_domain(domain);
-        case spec::granularity::kDeviceOrPage:
-            return Invalidation::context_device(
-                domain,
-                SourceMatch(
-                    SourceId(static_cast<std::uint16_t>(field(descriptor.low, kSourceShift, 16))),
-                    static_cast<unsigned>(field(descriptor.low, kFunctionMaskShift, 2))));
-        default:
-            return QueueError::reserved_field;
+        case Granularity::selective:
+            return Invalidation::context_device(domain,
+                                                SourceMatch(Fields::Source::get(descriptor),
+                                                            Fields::FunctionMask::get(descriptor)));
+        case Granularity::reserved:
+            break;
     }
+    return QueueError::reserved_field;
 }
 
 DecodedDescriptor decode_iotlb(const Descriptor& descriptor) {
-    using namespace spec::descriptor::iotlb;
-    if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
+    using Fields = spec::IotlbDescriptor;
+    if (Fields::All::has_reserved(descriptor)) {
         return QueueError::reserved_field;
     }
-    const auto domain = static_cast<DomainId>(field(descriptor.low, kDomainShift, 16));
-    switch (field(descriptor.low, kGranularityShift, 2)) {
-        case spec::granularity::kGlobal:
+    const DomainId domain = Fields::Domain::get(descriptor);
+    switch (Fields::Granularity::get(descriptor)) {
+        case Granularity::global:
             return Invalidation::iotlb_global();
-        case spec::granularity::kDomain:
+        case Granularity::domain:
             return Invalidation::iotlb_domain(domain);
-        case spec::granularity::kDeviceOrPage:
-            if (const auto pages = decode_pages(domain, descriptor.high)) {
-                return *pages;
+        case Granularity::selective:
+            if (Fields::AddressMask::get(descriptor) > kMaximumAddressMask) {
+                break;
             }
-            return QueueError::reserved_field;
-        default:
-            return QueueError::reserved_field;
+            return Invalidation::iotlb_page(domain,
+                                            IovaRange::pages(Fields::Address::get(descriptor),
+                                                             Fields::AddressMask::get(descriptor)),
+                                            Fields::LeafOnly::get(descriptor));
+        case Granularity::reserved:
+            break;
     }
+    return QueueError::reserved_field;
 }
 
-// Address bits from 12 up encode the size as in a PCIe ATS invalidate request: the lowest clear bit
-// is followed upwards by the address proper. All set means everything.
-IovaRange device_tlb_range(std::uint64_t high) {
-    using namespace spec::descriptor::device_tlb;
-    const std::uint64_t address = high & kAddress;
-    if ((high & kSize) == 0) {
-        return {Iova(address), Iova(address + kPageSize - 1)};
+// With S set, address bits from 12 up encode the size as in a PCIe ATS invalidate request: the
+// lowest clear bit is followed upwards by the address proper. All set means everything.
+IovaRange device_tlb_range(const Descriptor& descriptor) {
+    using Fields = spec::DeviceTlbDescriptor;
+    const Iova address = Fields::Address::get(descriptor);
+    if (!Fields::Size::get(descriptor)) {
+        return IovaRange::pages(address, 0);
     }
-    const auto ones = static_cast<unsigned>(std::countr_one(address >> kPageShift));
-    const unsigned size_shift = kPageShift + ones + 1;
-    if (size_shift >= 64) {
-        return IovaRange::everything();
-    }
-    const std::uint64_t size = std::uint64_t{1} << size_shift;
-    const Iova first = Iova(address).align_down(size);
-    return {first, first + (size - 1)};
+    const auto ones = static_cast<unsigned>(std::countr_one(address.value() / kPageSize));
+    return IovaRange::pages(address, ones + 1);
 }
 
 DecodedDescriptor decode_device_tlb(const Descriptor& descriptor) {
-    using namespace spec::descriptor::device_tlb;
-    if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
+    using Fields = spec::DeviceTlbDescriptor;
+    if (Fields::All::has_reserved(descriptor)) {
         return QueueError::reserved_field;
     }
-    const SourceId source(static_cast<std::uint16_t>(field(descriptor.low, kSourceShift, 16)));
     return Invalidation{.kind = InvalidationKind::device_tlb,
-                        .devices = SourceMatch(source),
-                        .range = device_tlb_range(descriptor.high)};
+                        .devices = SourceMatch(Fields::Source::get(descriptor)),
+                        .range = device_tlb_range(descriptor)};
 }
 
 DecodedDescriptor decode_interrupt_entry_cache(const Descriptor& descriptor) {
-    using namespace spec::descriptor::interrupt_entry_cache;
-    if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
+    using Fields = spec::InterruptEntryCacheDescriptor;
+    if (Fields::All::has_reserved(descriptor)) {
         return QueueError::reserved_field;
     }
-    if ((descriptor.low & kIndexSelective) == 0) {
+    if (!Fields::IndexSelective::get(descriptor)) {
         return Invalidation{.kind = InvalidationKind::interrupt_global};
     }
-    const auto index_mask = static_cast<unsigned>(field(descriptor.low, kIndexMaskShift, 5));
+    const unsigned index_mask = Fields::IndexMask::get(descriptor);
     if (index_mask > kMaximumHandleMask) {
         return QueueError::reserved_field;
     }
-    const auto index = static_cast<std::uint16_t>(field(descriptor.low, kIndexShift, 16));
+    const unsigned index = Fields::Index::get(descriptor);
+    const unsigned covered = index % (1u << index_mask);
     return Invalidation{.kind = InvalidationKind::interrupt_index,
-                        .first_index = static_cast<std::uint16_t>(index & ~0U << index_mask),
+                        .first_index = static_cast<std::uint16_t>(index - covered),
                         .index_mask = index_mask};
 }
 
 DecodedDescriptor decode_wait(const Descriptor& descriptor) {
-    using namespace spec::descriptor::wait;
-    if (has_reserved(descriptor, kReservedLow, kReservedHigh)) {
+    using Fields = spec::WaitDescriptor;
+    if (Fields::All::has_reserved(descriptor)) {
         return QueueError::reserved_field;
     }
     return WaitRequest{
-        .status_write = (descriptor.low & kStatusWrite) != 0,
-        .interrupt = (descriptor.low & kInterrupt) != 0,
-        .fence = (descriptor.low & kFence) != 0,
-        .status_data = static_cast<std::uint32_t>(descriptor.low >> kStatusDataShift),
-        .status_address = Gpa(descriptor.high & kStatusAddress),
+        .status_write = Fields::StatusWrite::get(descriptor),
+        .interrupt = Fields::Interrupt::get(descriptor),
+        .fence = Fields::Fence::get(descriptor),
+        .status_data = Fields::StatusData::get(descriptor),
+        .status_address = Fields::StatusAddress::get(descriptor),
     };
 }
 
 }  // namespace
 
-std::optional<Invalidation> decode_pages(DomainId domain, std::uint64_t address_fields) {
-    using namespace spec::invalidate_address;
-    const auto address_mask = static_cast<unsigned>(address_fields & kAddressMask);
-    if (address_mask > kMaximumAddressMask) {
-        return std::nullopt;
-    }
-    // Address bits that the mask covers are ignored.
-    return Invalidation::iotlb_page(domain,
-                                    IovaRange::pages(Iova(address_fields & kAddress), address_mask),
-                                    (address_fields & kLeafOnly) != 0);
-}
-
 DecodedDescriptor decode(const Descriptor& descriptor, const Capabilities& capabilities) {
-    switch (descriptor.low & spec::descriptor::kTypeMask) {
-        case spec::descriptor::kContextCache:
+    switch (spec::DescriptorType::get(descriptor)) {
+        case spec::ContextCacheDescriptor::kType:
             return decode_context_cache(descriptor);
-        case spec::descriptor::kIotlb:
+        case spec::IotlbDescriptor::kType:
             return decode_iotlb(descriptor);
-        case spec::descriptor::kDeviceTlb:
+        case spec::DeviceTlbDescriptor::kType:
             if (capabilities.device_tlb()) {
                 return decode_device_tlb(descriptor);
             }
             break;
-        case spec::descriptor::kInterruptEntryCache:
+        case spec::InterruptEntryCacheDescriptor::kType:
             if (capabilities.interrupt_remapping()) {
                 return decode_interrupt_entry_cache(descriptor);
             }
             break;
-        case spec::descriptor::kWait:
+        case spec::WaitDescriptor::kType:
             return decode_wait(descriptor);
         default:
             break;

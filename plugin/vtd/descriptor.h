@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <variant>
 
 #include "plugin/vtd/capabilities.h"
@@ -24,12 +23,6 @@ struct WaitRequest {
     std::uint32_t status_data = 0;
     Gpa status_address;  // 4-byte-aligned
 };
-
-// A page-selective IOTLB invalidation of what `address_fields` say: ADDR, IH and AM, laid out as in
-// the Invalidate Address register and in the upper half of an IOTLB descriptor. None if AM is
-// larger than CAP.MAMV.
-[[nodiscard]] std::optional<Invalidation> decode_pages(DomainId domain,
-                                                       std::uint64_t address_fields);
 
 using DecodedDescriptor = std::variant<Invalidation, WaitRequest, QueueError>;
 

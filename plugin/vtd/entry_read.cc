@@ -5,7 +5,7 @@
 
 namespace umbra::vtd {
 
-std::optional<EntryQuads> read_entry(const GuestMemory& memory, Gpa address) {
+std::optional<spec::Quads> read_entry(const GuestMemory& memory, Gpa address) {
     constexpr int kAttempts = 4;
 
     std::optional<std::uint64_t> low = memory.read_u64(address);
@@ -23,7 +23,7 @@ std::optional<EntryQuads> read_entry(const GuestMemory& memory, Gpa address) {
     if (!low.has_value() || !high.has_value()) {
         return std::nullopt;
     }
-    return EntryQuads{*low, *high};
+    return spec::Quads{*low, *high};
 }
 
 }  // namespace umbra::vtd

@@ -3,18 +3,13 @@
 // Reading a 16-byte table entry out of guest memory that a guest CPU may be writing.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 
 #include "plugin/vtd/guest_memory.h"
+#include "plugin/vtd/spec/field.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::vtd {
-
-struct EntryQuads {
-    std::uint64_t low = 0;
-    std::uint64_t high = 0;
-};
 
 // Reads the entry at `address` (16-byte aligned) as two loads of 8 bytes, low quad first. nullopt
 // if it is no RAM.
@@ -25,6 +20,6 @@ struct EntryQuads {
 // be gone. So the low quad is read again, and the pair is taken only if it is unchanged: otherwise
 // the read starts over. A guest that keeps rewriting the entry gets, after a few attempts, a
 // mixture of two of its own values, which is then checked like any other entry.
-[[nodiscard]] std::optional<EntryQuads> read_entry(const GuestMemory& memory, Gpa address);
+[[nodiscard]] std::optional<spec::Quads> read_entry(const GuestMemory& memory, Gpa address);
 
 }  // namespace umbra::vtd

@@ -6,17 +6,19 @@
 namespace umbra::vtd {
 namespace {
 
+using Control = spec::EventControlFields;
+
+// The control register is followed by those of data, address and upper address.
 constexpr std::uint32_t kDataOffset = 4;
 constexpr std::uint32_t kAddressOffset = 8;
 
 }  // namespace
 
-using namespace spec::event_control;
-
 std::optional<Message> EventInterrupt::raise() {
-    const std::uint32_t control = registers_.get32(control_);
-    if ((control & kMask) != 0) {
-        registers_.set32(control_, control | kPending);
+    std::uint32_t control = registers_.get32(control_);
+    if (Control::Mask::get(control)) {
+        Control::Pending::set(control, true);
+        registers_.set32(control_, control);
         return std::nullopt;
     }
     return message();
@@ -24,15 +26,17 @@ std::optional<Message> EventInterrupt::raise() {
 
 std::optional<Message> EventInterrupt::control_written() {
     const std::uint32_t control = registers_.get32(control_);
-    if ((control & kMask) != 0 || (control & kPending) == 0) {
+    if (Control::Mask::get(control) || !Control::Pending::get(control)) {
         return std::nullopt;
     }
-    registers_.set32(control_, control & ~kPending);
+    served();
     return message();
 }
 
 void EventInterrupt::served() {
-    registers_.set32(control_, registers_.get32(control_) & ~kPending);
+    std::uint32_t control = registers_.get32(control_);
+    Control::Pending::set(control, false);
+    registers_.set32(control_, control);
 }
 
 Message EventInterrupt::message() const {

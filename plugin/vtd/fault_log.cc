@@ -6,18 +6,13 @@
 namespace umbra::vtd {
 namespace {
 
-using namespace spec::fault_status;
+using Record = spec::FaultRecord;
+using Status = spec::FaultStatus;
 
-constexpr std::uint32_t kConditions =
-    kOverflow | kPending | kQueueError | kCompletionError | kTimeoutError;
-
-constexpr std::uint32_t record_offset(std::uint32_t index) {
-    return spec::offset::kFaultRecording + index * spec::kFaultRecordBytes;
-}
-
-constexpr std::uint32_t upper_half(std::uint32_t index) {
-    return record_offset(index) + sizeof(std::uint64_t);
-}
+// Each of them raises the fault event.
+constexpr std::uint64_t kConditions =
+    spec::kMaskOf<Status::Overflow, Status::Pending, Status::QueueError, Status::CompletionError,
+                  Status::TimeoutError>;
 
 }  // namespace
 
@@ -25,35 +20,36 @@ FaultLog::FaultLog(RegisterFile& registers, MessageSink& messages, Counters& cou
     : registers_(registers),
       messages_(messages),
       counters_(counters),
-      event_(registers, spec::offset::kFaultEventControl) {}
+      event_(registers, spec::FaultEventControl::kOffset) {}
 
 void FaultLog::record(const Fault& fault) {
-    using namespace spec::fault_record;
-    const std::uint64_t low = fault.information & kAddress;
-    const std::uint64_t high = kFault | (fault.read ? kRead : 0) |
-                               static_cast<std::uint64_t>(fault.reason) << kReasonShift |
-                               std::uint64_t{fault.source.value()} << kSourceShift;
+    spec::Quads record;
+    Record::Information::set(record, fault.information);
+    Record::Source::set(record, fault.source);
+    Record::Reason::set(record, fault.reason);
+    Record::Read::set(record, fault.read);
+    Record::Fault::set(record, true);
     std::optional<Message> message;
     {
         const std::lock_guard lock(mutex_);
-        const std::uint32_t status = registers_.get32(spec::offset::kFaultStatus);
-        const bool full = (registers_.get64(upper_half(next_)) & kFault) != 0;
-        if (is_newest(low, high)) {
+        std::uint64_t status = registers_.get<Status>();
+        const bool full = Record::Fault::get(record_at(next_));
+        if (record == record_at(newest())) {
             counters_.faults.collapsed.add();
-        } else if (full || (status & kOverflow) != 0) {
+        } else if (full || Status::Overflow::get(status)) {
             counters_.faults.overflowed.add();
-            message = set_status(kOverflow);
+            message = set_condition(Status::Overflow::kMask);
         } else {
             // F is in the last word that is written, so software that sees it sees all.
-            registers_.set64(record_offset(next_), low);
-            registers_.set64(upper_half(next_), high);
+            registers_.set64(Record::offset_of(next_), record.low);
+            registers_.set64(Record::offset_of(next_) + Record::kHighOffset, record.high);
             counters_.faults.recorded.add();
-            if ((status & spec::fault_status::kPending) == 0) {
-                registers_.set32(spec::offset::kFaultStatus,
-                                 (status & ~kRecordIndex) | next_ << kRecordIndexShift);
+            if (!Status::Pending::get(status)) {
+                Status::RecordIndex::set(status, next_);
+                registers_.set<Status>(status);
             }
-            next_ = (next_ + 1) % spec::kFaultRecords;
-            message = set_status(spec::fault_status::kPending);
+            next_ = (next_ + 1) % Record::kCount;
+            message = set_condition(Status::Pending::kMask);
         }
     }
     send_if_any(messages_, message);
@@ -63,20 +59,21 @@ void FaultLog::raise_queue_error() {
     std::optional<Message> message;
     {
         const std::lock_guard lock(mutex_);
-        message = set_status(kQueueError);
+        message = set_condition(Status::QueueError::kMask);
     }
     send_if_any(messages_, message);
 }
 
 bool FaultLog::has_queue_error() const {
-    return (registers_.get32(spec::offset::kFaultStatus) & kQueueError) != 0;
+    return Status::QueueError::get(registers_.get<Status>());
 }
 
 bool FaultLog::owns(std::uint32_t offset) {
+    using Last = spec::FaultEventUpperAddress;
     const bool status_and_event =
-        offset >= spec::offset::kFaultStatus && offset < spec::offset::kFaultEventUpperAddress + 4;
+        offset >= Status::kOffset && offset < Last::kOffset + Last::kBytes;
     return status_and_event ||
-           (offset >= record_offset(0) && offset < record_offset(spec::kFaultRecords));
+           (offset >= Record::kOffset && offset < Record::offset_of(Record::kCount));
 }
 
 void FaultLog::software_write(std::uint32_t offset, std::uint64_t value, unsigned size) {
@@ -84,7 +81,7 @@ void FaultLog::software_write(std::uint32_t offset, std::uint64_t value, unsigne
     {
         const std::lock_guard lock(mutex_);
         registers_.software_write(offset, value, size);
-        if (offset == spec::offset::kFaultEventControl) {
+        if (offset == spec::FaultEventControl::kOffset) {
             message = event_.control_written();
         } else {
             settle();
@@ -111,28 +108,31 @@ void FaultLog::restore(const SavedState& state) {
     next_ = state.next_fault_record;
 }
 
-bool FaultLog::is_newest(std::uint64_t low, std::uint64_t high) const {
-    const std::uint32_t newest = (next_ + spec::kFaultRecords - 1) % spec::kFaultRecords;
-    return registers_.get64(upper_half(newest)) == high &&
-           registers_.get64(record_offset(newest)) == low;
+spec::Quads FaultLog::record_at(std::uint32_t index) const {
+    const std::uint32_t offset = Record::offset_of(index);
+    return {registers_.get64(offset), registers_.get64(offset + Record::kHighOffset)};
 }
 
-std::optional<Message> FaultLog::set_status(std::uint32_t bits) {
-    const std::uint32_t before = registers_.get32(spec::offset::kFaultStatus);
-    registers_.set32(spec::offset::kFaultStatus, before | bits);
+std::uint32_t FaultLog::newest() const {
+    return (next_ + Record::kCount - 1) % Record::kCount;
+}
+
+std::optional<Message> FaultLog::set_condition(std::uint64_t condition) {
+    const std::uint64_t before = registers_.get<Status>();
+    registers_.set<Status>(before | condition);
     // With any of the conditions already up, another one is no new interrupt (FECTL.IP).
     return (before & kConditions) == 0 ? event_.raise() : std::nullopt;
 }
 
 void FaultLog::settle() {
     bool pending = false;
-    for (std::uint32_t i = 0; i < spec::kFaultRecords; ++i) {
-        pending |= (registers_.get64(upper_half(i)) & spec::fault_record::kFault) != 0;
+    for (std::uint32_t index = 0; index < Record::kCount; ++index) {
+        pending |= Record::Fault::get(record_at(index));
     }
-    std::uint32_t status = registers_.get32(spec::offset::kFaultStatus);
+    std::uint64_t status = registers_.get<Status>();
     if (!pending) {
-        status &= ~spec::fault_status::kPending;
-        registers_.set32(spec::offset::kFaultStatus, status);
+        Status::Pending::set(status, false);
+        registers_.set<Status>(status);
     }
     if ((status & kConditions) == 0) {
         event_.served();

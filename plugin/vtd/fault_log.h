@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The fault log: the ring of fault recording registers, the fault status register, and the fault
-// event interrupt (primary fault logging, VT-d specification 7.3).
+// event interrupt (primary fault logging, VT-d specification 7.2.1 and 7.3).
 //
 // A fault goes into the next recording register of the ring. If that one still holds a fault that
 // software has not cleared, the new fault is lost and PFO is set; while PFO is set, every further
@@ -27,6 +27,7 @@
 #include "plugin/vtd/ports.h"
 #include "plugin/vtd/registers.h"
 #include "plugin/vtd/saved_state.h"
+#include "plugin/vtd/spec/field.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::vtd {
@@ -60,17 +61,21 @@ class FaultLog {
 
     // Reset, save and restore the whole register file together with the place of the next record,
     // as of one moment. restore() takes a state that the register file accepts and whose
-    // next_fault_record is below kFaultRecords.
+    // next_fault_record is below spec::FaultRecord::kCount.
     void reset();
     void save(SavedState& state) const;
     void restore(const SavedState& state);
 
   private:
-    // True if the newest record, not yet cleared, holds these words. The lock is held.
-    [[nodiscard]] bool is_newest(std::uint64_t low, std::uint64_t high) const;
-    // Sets bits of the fault status register. The lock is held.
-    [[nodiscard]] std::optional<Message> set_status(std::uint32_t bits);
-    // Brings PPF and IP in line after software has cleared something. The lock is held.
+    // The lock is held in all of these.
+
+    // The recording register of that number.
+    [[nodiscard]] spec::Quads record_at(std::uint32_t index) const;
+    // Which one was written last.
+    [[nodiscard]] std::uint32_t newest() const;
+    // Sets a bit of the fault status register.
+    [[nodiscard]] std::optional<Message> set_condition(std::uint64_t condition);
+    // Brings PPF and IP in line after software has cleared something.
     void settle();
 
     RegisterFile& registers_;

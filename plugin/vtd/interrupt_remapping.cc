@@ -3,26 +3,17 @@
 
 #include "plugin/vtd/entry_read.h"
 #include "plugin/vtd/interrupt_range.h"
+#include "plugin/vtd/spec/messages.h"
 #include "plugin/vtd/spec/tables.h"
 
 namespace umbra::vtd {
 
 namespace {
 
-// Fields of a message's address and data (specification 5.1.2).
-constexpr std::uint64_t kRemappableFormat = spec::bit(4);
-constexpr std::uint64_t kSubhandleValid = spec::bit(3);  // SHV
-constexpr std::uint32_t kSubhandle = 0xffff;
-constexpr std::uint32_t kReservedWithSubhandle = 0xffff0000;
-
+// Values of SVT.
 constexpr unsigned kSourceUnchecked = 0;
 constexpr unsigned kSourceBySid = 1;
 constexpr unsigned kSourceByBus = 2;
-
-// Handle: bits 19:5 are its low-order bits 14:0, bit 2 is its bit 15.
-std::uint32_t handle_of(std::uint64_t address) {
-    return static_cast<std::uint32_t>((address >> 5 & 0x7fff) | (address >> 2 & 1) << 15);
-}
 
 bool is_delivery_mode(unsigned value) {
     return value != 3 && value != 6;
@@ -38,39 +29,41 @@ InterruptResult blocked(FaultReason reason, std::uint32_t index,
 }
 
 // Reserved bits, and values that are reserved in the unit's present mode.
-bool well_formed(const spec::InterruptEntry& entry, bool extended_mode) {
+bool well_formed(const spec::Quads& entry, bool extended_mode) {
     using Entry = spec::InterruptEntry;
-    const std::uint64_t reserved_low = Entry::kReservedLow | Entry::kPostedFormat |
-                                       (extended_mode ? 0 : Entry::kReservedLowWithoutExtendedMode);
-    return (entry.low & reserved_low) == 0 && (entry.high & Entry::kReservedHigh) == 0 &&
-           is_delivery_mode(entry.delivery_mode()) && entry.source_validation() <= kSourceByBus;
+    const std::uint64_t reserved_by_mode = extended_mode ? 0 : Entry::kReservedWithShortDestination;
+    return !Entry::All::has_reserved(entry) && (entry.low & reserved_by_mode) == 0 &&
+           !Entry::PostedFormat::get(entry) && is_delivery_mode(Entry::DeliveryMode::get(entry)) &&
+           Entry::SourceValidation::get(entry) <= kSourceByBus;
 }
 
-bool accepts(const spec::InterruptEntry& entry, SourceId source) {
-    switch (entry.source_validation()) {
+bool accepts(const spec::Quads& entry, SourceId source) {
+    using Entry = spec::InterruptEntry;
+    switch (Entry::SourceValidation::get(entry)) {
         case kSourceUnchecked:
             return true;
         case kSourceBySid:
-            return SourceMatch(SourceId(entry.source()), entry.source_qualifier()).covers(source);
-        default: {
-            // SID holds the first bus in its high byte and the last one in its low byte.
-            const SourceId range(entry.source());
-            return source.bus() >= range.bus() && source.bus() <= range.devfn();
-        }
+            return SourceMatch(Entry::Source::get(entry), Entry::SourceQualifier::get(entry))
+                .covers(source);
+        default:
+            return source.bus() >= Entry::FirstBus::get(entry) &&
+                   source.bus() <= Entry::LastBus::get(entry);
     }
 }
 
 }  // namespace
 
 InterruptResult InterruptRemapper::unchanged(std::uint64_t address, std::uint32_t data) {
+    using Address = spec::CompatibilityAddress;
+    using Data = spec::CompatibilityData;
     InterruptResult result;
     result.ok = true;
-    result.vector = static_cast<std::uint8_t>(data);
-    result.delivery = static_cast<DeliveryMode>(data >> 8 & 7);
-    result.level_triggered = (data >> 15 & 1) != 0;
-    result.destination = static_cast<std::uint32_t>(address >> 12 & 0xff);
-    result.redirection_hint = (address >> 3 & 1) != 0;
-    result.logical_destination = (address >> 2 & 1) != 0;
+    result.vector = Data::Vector::get(data);
+    result.delivery = static_cast<DeliveryMode>(Data::DeliveryMode::get(data));
+    result.level_triggered = Data::TriggerModeLevel::get(data);
+    result.destination = Address::Destination::get(address);
+    result.redirection_hint = Address::RedirectionHint::get(address);
+    result.logical_destination = Address::DestinationModeLogical::get(address);
     return result;
 }
 
@@ -78,54 +71,54 @@ InterruptResult InterruptRemapper::unchanged(std::uint64_t address, std::uint32_
 InterruptResult InterruptRemapper::remap(const InterruptTable& table, SourceId source,
                                          std::uint64_t address, std::uint32_t data) const {
     using Entry = spec::InterruptEntry;
+    using Address = spec::RemappableAddress;
+    using Data = spec::RemappableData;
 
     if (!is_interrupt_address(Gpa(address))) {
         return blocked(FaultReason::interrupt_request_reserved, 0);
     }
-    if ((address & kRemappableFormat) == 0) {
+    if (!Address::Remappable::get(address)) {
         if (table.extended_mode || !table.compatibility_allowed) {
             return blocked(FaultReason::compatibility_format_blocked, 0);
         }
         return unchanged(address, data);
     }
 
-    std::uint32_t index = handle_of(address);
-    if ((address & kSubhandleValid) != 0) {
-        index += data & kSubhandle;
-        if ((data & kReservedWithSubhandle) != 0) {
+    std::uint32_t index = Address::handle(address);
+    if (Address::SubhandleValid::get(address)) {
+        index += Data::Subhandle::get(data);
+        if (Data::All::has_reserved(data)) {
             return blocked(FaultReason::interrupt_request_reserved, index);
         }
     }
     if (index >= table.entries) {
         return blocked(FaultReason::interrupt_index_beyond_table, index);
     }
-    const auto quads = read_entry(memory_, table.address + std::uint64_t{index} * Entry::kBytes);
-    if (!quads.has_value()) {
+    const auto entry = read_entry(memory_, table.address + std::uint64_t{index} * Entry::kBytes);
+    if (!entry) {
         return blocked(FaultReason::interrupt_table_inaccessible, index);
     }
-    const Entry entry{quads->low, quads->high};
-    const bool fault_disabled = entry.fault_processing_disabled();
-    if (!entry.present()) {
+    const bool fault_disabled = Entry::FaultProcessingDisable::get(*entry);
+    if (!Entry::Present::get(*entry)) {
         return blocked(FaultReason::interrupt_entry_not_present, index, fault_disabled);
     }
-    if (!well_formed(entry, table.extended_mode)) {
+    if (!well_formed(*entry, table.extended_mode)) {
         return blocked(FaultReason::interrupt_entry_reserved, index, fault_disabled);
     }
-    if (!accepts(entry, source)) {
+    if (!accepts(*entry, source)) {
         return blocked(FaultReason::interrupt_source_refused, index, fault_disabled);
     }
 
     InterruptResult result;
     result.ok = true;
     result.remapped = true;
-    result.vector = entry.vector();
-    result.delivery = static_cast<DeliveryMode>(entry.delivery_mode());
-    result.destination = static_cast<std::uint32_t>(
-        entry.low >> (table.extended_mode ? Entry::kDestinationShift
-                                          : Entry::kDestinationShiftWithoutExtendedMode));
-    result.logical_destination = (entry.low & Entry::kDestinationModeLogical) != 0;
-    result.level_triggered = (entry.low & Entry::kTriggerModeLevel) != 0;
-    result.redirection_hint = (entry.low & Entry::kRedirectionHint) != 0;
+    result.vector = Entry::Vector::get(*entry);
+    result.delivery = static_cast<DeliveryMode>(Entry::DeliveryMode::get(*entry));
+    result.destination = table.extended_mode ? Entry::Destination::get(*entry)
+                                             : Entry::ShortDestination::get(*entry);
+    result.logical_destination = Entry::DestinationModeLogical::get(*entry);
+    result.level_triggered = Entry::TriggerModeLevel::get(*entry);
+    result.redirection_hint = Entry::RedirectionHint::get(*entry);
     result.index = static_cast<std::uint16_t>(index);
     return result;
 }

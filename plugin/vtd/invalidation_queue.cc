@@ -9,12 +9,14 @@
 namespace umbra::vtd {
 namespace {
 
-namespace offset = spec::offset;
+// The registers, under the names that the specification gives them.
+using Head = spec::InvalidationQueueHead;
+using Tail = spec::InvalidationQueueTail;
+using Base = spec::InvalidationQueueAddress;
+using CompletionStatus = spec::InvalidationCompletionStatus;
 
-// Bytes of the queue: 2^QS pages.
 std::uint64_t queue_bytes(const RegisterFile& registers) {
-    return kPageSize << (registers.get64(offset::kInvalidationQueueAddress) &
-                         spec::invalidation_queue::kSize);
+    return kPageSize << Base::Size::get(registers.get<Base>());
 }
 
 // How much descriptors do, in cheap ones, and after how much the time is looked at.
@@ -37,7 +39,7 @@ unsigned weight(const DecodedDescriptor& decoded) {
 InvalidationQueue::InvalidationQueue(const Capabilities& capabilities, Parts parts)
     : capabilities_(capabilities),
       parts_(parts),
-      completion_(parts.registers, offset::kInvalidationEventControl) {}
+      completion_(parts.registers, spec::InvalidationEventControl::kOffset) {}
 
 void InvalidationQueue::run() {
     if (running_ || !may_fetch()) {
@@ -51,11 +53,10 @@ void InvalidationQueue::run() {
 }
 
 bool InvalidationQueue::may_fetch() const {
-    const bool enabled =
-        (parts_.registers.get32(offset::kGlobalStatus) & spec::global::kQueuedInvalidation) != 0;
-    return enabled && !parts_.faults.has_queue_error() &&
-           parts_.registers.get64(offset::kInvalidationQueueHead) !=
-               parts_.registers.get64(offset::kInvalidationQueueTail);
+    using Status = spec::GlobalStatus;
+    return Status::QueuedInvalidation::get(parts_.registers.get<Status>()) &&
+           !parts_.faults.has_queue_error() &&
+           parts_.registers.get<Head>() != parts_.registers.get<Tail>();
 }
 
 void InvalidationQueue::fetch_all() {
@@ -65,8 +66,8 @@ void InvalidationQueue::fetch_all() {
     // Head, tail and state are looked at anew each time: an interrupt whose address leads to the
     // unit's own registers may have changed them.
     while (budget-- > 0 && may_fetch()) {
-        const std::uint64_t head = parts_.registers.get64(offset::kInvalidationQueueHead);
-        const std::uint64_t tail = parts_.registers.get64(offset::kInvalidationQueueTail);
+        const std::uint64_t head = parts_.registers.get<Head>();
+        const std::uint64_t tail = parts_.registers.get<Tail>();
         if (done >= kLook) {
             done = 0;
             if (!parts_.invalidator.has_time()) {
@@ -86,8 +87,7 @@ void InvalidationQueue::fetch_all() {
             stop(*error);
             return;
         }
-        parts_.registers.set64(offset::kInvalidationQueueHead,
-                               (head + sizeof(spec::Descriptor)) % size);
+        parts_.registers.set<Head>((head + sizeof(spec::Descriptor)) % size);
         done += weight(decoded);
         if (const auto* invalidation = std::get_if<Invalidation>(&decoded)) {
             parts_.invalidator.apply(*invalidation, InvalidationPath::queue);
@@ -99,8 +99,7 @@ void InvalidationQueue::fetch_all() {
 }
 
 DecodedDescriptor InvalidationQueue::fetch(std::uint64_t head) const {
-    const Gpa base(parts_.registers.get64(offset::kInvalidationQueueAddress) &
-                   spec::invalidation_queue::kAddress);
+    const Gpa base = Base::Address::get(parts_.registers.get<Base>());
     spec::Descriptor descriptor;
     if (!parts_.memory.read(base + head, std::as_writable_bytes(std::span(&descriptor, 1)))) {
         return QueueError::fetch_failed;
@@ -129,11 +128,12 @@ void InvalidationQueue::complete(const WaitRequest& wait) {
     if (wait.interrupt) {
         counters.queue.wait_interrupt.add();
         RegisterFile& registers = parts_.registers;
-        const std::uint32_t before = registers.get32(offset::kInvalidationCompletionStatus);
-        registers.set32(offset::kInvalidationCompletionStatus,
-                        before | spec::invalidation_completion::kWaitComplete);
+        std::uint64_t status = registers.get<CompletionStatus>();
+        const bool already_complete = CompletionStatus::WaitComplete::get(status);
+        CompletionStatus::WaitComplete::set(status, true);
+        registers.set<CompletionStatus>(status);
         // With IWC already set this is no new interrupt condition (IECTL.IP).
-        if ((before & spec::invalidation_completion::kWaitComplete) == 0) {
+        if (!already_complete) {
             send_if_any(parts_.messages, completion_.raise());
         }
     }
@@ -145,12 +145,11 @@ void InvalidationQueue::stop(QueueError error) {
 }
 
 void InvalidationQueue::disabled() {
-    parts_.registers.set64(offset::kInvalidationQueueHead, 0);
+    parts_.registers.set<Head>(0);
 }
 
 void InvalidationQueue::completion_status_written() {
-    if ((parts_.registers.get32(offset::kInvalidationCompletionStatus) &
-         spec::invalidation_completion::kWaitComplete) == 0) {
+    if (!CompletionStatus::WaitComplete::get(parts_.registers.get<CompletionStatus>())) {
         completion_.served();
     }
 }

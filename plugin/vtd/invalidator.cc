@@ -51,7 +51,7 @@ void Invalidator::count(const Invalidation& invalidation, InvalidationPath path)
     } else if (invalidation.kind == InvalidationKind::iotlb_page) {
         DomainCounters& domain = counters_.domains.at(invalidation.domain);
         domain.page_invalidations.add();
-        domain.pages_invalidated.add((invalidation.range.extent() >> kPageShift) + 1);
+        domain.pages_invalidated.add(invalidation.range.extent() / kPageSize + 1);
     }
 }
 

@@ -11,29 +11,28 @@ namespace {
 
 // Smallest page first: most translations are of 4 KiB pages.
 constexpr unsigned kLeafLevels = 3;
-constexpr std::uint64_t kAccessInValue = 3;
 
-// Bits of an IOVA that the widest table translates. Nothing beyond is ever cached.
-constexpr unsigned kIovaBits = address_width(kMaxLevels);
+// True if the widest table does not reach that far. Nothing beyond is ever cached.
+constexpr bool beyond_tables(std::uint64_t iova) {
+    return !fits_address_width(Iova(iova), kMaxLevels);
+}
 
 }  // namespace
 
 Iotlb::Iotlb(std::size_t sets) : sets_(std::bit_ceil(sets)) {}
 
 std::uint64_t Iotlb::tag_for(DomainId domain, Iova iova, unsigned level) {
-    return iova.align_down(level_span(level)).value() << (kPageShiftInTag - kPageShift) |
-           static_cast<std::uint64_t>(domain) << kDomainShiftInTag |
-           std::uint64_t{level} << kLevelShiftInTag | 1;
+    return Tag::Page::place(iova.align_down(level_span(level)).value() / kPageSize) |
+           Tag::Domain::place(domain) | Tag::Level::place(level) | Tag::InUse::place(true);
 }
 
 DomainId Iotlb::domain_of(std::uint64_t tag) {
-    return DomainId{static_cast<std::uint16_t>(tag >> kDomainShiftInTag)};
+    return Tag::Domain::get(tag);
 }
 
 IovaRange Iotlb::range_of(std::uint64_t tag) {
-    const unsigned level = static_cast<unsigned>(tag >> kLevelShiftInTag) & 7;
-    const Iova first(tag >> kPageShiftInTag << kPageShift);
-    return {first, first + (level_span(level) - 1)};
+    const Iova first(Tag::Page::get(tag) * kPageSize);
+    return {first, first + (level_span(Tag::Level::get(tag)) - 1)};
 }
 
 // Neighbouring pages fall into neighbouring sets; domains and page sizes are spread, so that equal
@@ -73,7 +72,7 @@ std::atomic<std::uint32_t>& Iotlb::population(DomainId domain) {
 }
 
 std::optional<IotlbHit> Iotlb::lookup(DomainId domain, Iova iova) const {
-    if (iova.value() >> kIovaBits != 0) {
+    if (beyond_tables(iova.value())) {
         return std::nullopt;
     }
     for (unsigned level = 1; level <= kLeafLevels; ++level) {
@@ -93,8 +92,8 @@ std::optional<IotlbHit> Iotlb::lookup(DomainId domain, Iova iova) const {
                 break;
             }
             const std::uint64_t mask = level_span(level) - 1;
-            return IotlbHit{Gpa((value & ~kAccessInValue) | (iova.value() & mask)), mask,
-                            static_cast<Access>(value & kAccessInValue)};
+            return IotlbHit{Value::Address::get(value) + (iova.value() & mask), mask,
+                            Value::Granted::get(value)};
         }
     }
     return std::nullopt;
@@ -137,8 +136,8 @@ void Iotlb::insert(DomainId domain, Iova iova, const WalkResult& walk, Generatio
     const std::uint64_t displaced = entry.tag.load(std::memory_order_relaxed);
     population(domain).fetch_add(1, std::memory_order_seq_cst);
     entry.tag.store(tag, std::memory_order_seq_cst);
-    entry.value.store(walk.address.align_down(walk.page_mask + 1).value() |
-                          static_cast<std::uint64_t>(walk.granted),
+    entry.value.store(Value::Address::place(walk.address.align_down(walk.page_mask + 1)) |
+                          Value::Granted::place(walk.granted),
                       std::memory_order_relaxed);
     if (displaced != 0) {
         population(domain_of(displaced)).fetch_sub(1, std::memory_order_relaxed);
@@ -191,7 +190,7 @@ void Iotlb::invalidate_domain(DomainId domain) {
 }
 
 void Iotlb::invalidate_pages(DomainId domain, IovaRange range) {
-    if (range.extent() >> kIovaBits != 0) {
+    if (beyond_tables(range.extent())) {
         invalidate_domain(domain);
         return;
     }
@@ -199,12 +198,12 @@ void Iotlb::invalidate_pages(DomainId domain, IovaRange range) {
     if (population(domain).load(std::memory_order_seq_cst) == 0) {
         return;
     }
-    if (range.first.value() >> kIovaBits != 0) {
+    if (beyond_tables(range.first.value())) {
         return;
     }
     // A range of few pages is looked up page by page, for each page size; a larger one costs less
     // as a pass over all sets.
-    const std::uint64_t pages = (range.extent() >> kPageShift) + 1;
+    const std::uint64_t pages = range.extent() / kPageSize + 1;
     if (pages * 2 <= sets_.size()) {
         for (unsigned level = 1; level <= kLeafLevels; ++level) {
             const std::uint64_t step = level_span(level);

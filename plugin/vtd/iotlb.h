@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The IOTLB: second-stage translations of emulated devices' DMA, by domain-id and page
-// (specification 6.2.3). It holds pages of 4 KiB, 2 MiB and 1 GiB as the guest's tables have them,
+// (specification 6.2.4). It holds pages of 4 KiB, 2 MiB and 1 GiB as the guest's tables have them,
 // in a fixed amount of memory; what does not fit displaces something else. Absent and faulty
 // translations are not cached.
 //
@@ -30,6 +30,7 @@
 #include <vector>
 
 #include "plugin/vtd/second_stage.h"
+#include "plugin/vtd/spec/field.h"
 #include "plugin/vtd/types.h"
 
 namespace umbra::vtd {
@@ -77,9 +78,21 @@ class Iotlb {
     [[nodiscard]] std::size_t capacity() const { return sets_.size() * kEntriesPerSet; }
 
   private:
+    // Which page of which domain; 0 if free.
+    struct Tag {
+        using Page = spec::Field<63, 28>;  // the page's IOVA in units of 4 KiB
+        using Domain = spec::Field<27, 12, DomainId>;
+        using Level = spec::Field<3, 1, unsigned>;  // of the leaf
+        using InUse = spec::Flag<0>;
+    };
+    // Where the page lies, and what the mapping allows.
+    struct Value {
+        using Address = spec::AddressField<63, 12, Gpa>;
+        using Granted = spec::Field<1, 0, Access>;
+    };
     struct Entry {
-        std::atomic<std::uint64_t> tag{0};    // 0 if free
-        std::atomic<std::uint64_t> value{0};  // page's GPA, and the granted access in bits 1:0
+        std::atomic<std::uint64_t> tag{0};
+        std::atomic<std::uint64_t> value{0};
     };
     struct alignas(64) Set {
         std::atomic<std::uint32_t> sequence{0};  // odd while a writer is at work
@@ -87,11 +100,6 @@ class Iotlb {
         std::array<Entry, kEntriesPerSet> entries;
     };
 
-    // Which page of which domain, never 0: page address shifted to 63:28, domain-id in 27:12, level
-    // of the leaf in 3:1, bit 0 set.
-    static constexpr unsigned kPageShiftInTag = 28;
-    static constexpr unsigned kDomainShiftInTag = 12;
-    static constexpr unsigned kLevelShiftInTag = 1;
     static std::uint64_t tag_for(DomainId domain, Iova iova, unsigned level);
     static DomainId domain_of(std::uint64_t tag);
     static IovaRange range_of(std::uint64_t tag);

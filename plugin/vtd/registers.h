@@ -24,6 +24,8 @@
 
 namespace umbra::vtd {
 
+struct RegisterRow;
+
 class RegisterFile {
   public:
     explicit RegisterFile(const Capabilities& capabilities);
@@ -52,6 +54,25 @@ class RegisterFile {
     // Lower half first, so that a flag in the upper half vouches for all of it.
     void set64(std::uint32_t offset, std::uint64_t value);
 
+    // The same by the layout of a register (spec/registers.h). A 32-bit register's value is in bits
+    // 31:0.
+    template <class Register>
+    [[nodiscard]] std::uint64_t get() const {
+        if constexpr (Register::kWidth == 64) {
+            return get64(Register::kOffset);
+        } else {
+            return get32(Register::kOffset);
+        }
+    }
+    template <class Register>
+    void set(std::uint64_t value) {
+        if constexpr (Register::kWidth == 64) {
+            set64(Register::kOffset, value);
+        } else {
+            set32(Register::kOffset, static_cast<std::uint32_t>(value));
+        }
+    }
+
     // ---- Migration ----
 
     using Image = std::array<std::uint8_t, SavedState::kRegisterBytes>;
@@ -75,6 +96,8 @@ class RegisterFile {
         bool wide = false;                  // first word of a 64-bit register
     };
 
+    // Takes one half of each mask of `row`.
+    static void set_rules(Word& word, const RegisterRow& row, std::uint32_t (*half)(std::uint64_t));
     [[nodiscard]] std::uint32_t read_word(std::uint32_t offset) const;
     void write_word(std::uint32_t offset, std::uint32_t value);
 

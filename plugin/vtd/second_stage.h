@@ -67,31 +67,31 @@ class EntryFormat {
     constexpr EntryFormat(unsigned host_address_width, bool snoop_control) {
         using Entry = spec::SecondStageEntry;
         const std::uint64_t always =
-            Entry::kReserved | (Entry::kAddress & spec::above_address_width(host_address_width));
+            Entry::All::kReserved |
+            (Entry::Address::kMask & spec::above_address_width(host_address_width));
         for (unsigned level = 1; level <= kMaxLevels; ++level) {
             // PS in an entry of level 4 is no leaf but a reserved bit.
-            reserved_in_table_[level] =
-                always | Entry::kSnoop | (level > kLargestLeafLevel ? Entry::kPageSize : 0);
+            reserved_in_table_[level] = always | Entry::Snoop::kMask |
+                                        (level > kLargestLeafLevel ? Entry::PageSize::kMask : 0);
             // A large leaf's address is aligned to its size.
-            reserved_in_leaf_[level] = always | (snoop_control ? 0 : Entry::kSnoop) |
-                                       (Entry::kAddress & (level_span(level) - 1));
+            reserved_in_leaf_[level] = always | (snoop_control ? 0 : Entry::Snoop::kMask) |
+                                       (Entry::Address::kMask & (level_span(level) - 1));
         }
     }
 
     // `level` is 1 to kMaxLevels, `entry` the value as read from guest memory.
     [[nodiscard]] constexpr DecodedEntry decode(unsigned level, std::uint64_t entry) const {
         using Entry = spec::SecondStageEntry;
-        const auto access = static_cast<Access>(entry & (Entry::kRead | Entry::kWrite));
+        const Access access = Entry::Permissions::get(entry);
         if (access == Access::none) {
             return {};
         }
-        const bool leaf =
-            level == 1 || (level <= kLargestLeafLevel && (entry & Entry::kPageSize) != 0);
+        const bool leaf = level == 1 || (level <= kLargestLeafLevel && Entry::PageSize::get(entry));
         if ((entry & (leaf ? reserved_in_leaf_ : reserved_in_table_)[level]) != 0) {
             return {DecodedEntry::Kind::reserved, Access::none, Gpa()};
         }
         return {leaf ? DecodedEntry::Kind::leaf : DecodedEntry::Kind::table, access,
-                Gpa(entry & Entry::kAddress)};
+                Entry::Address::get(entry)};
     }
 
   private:

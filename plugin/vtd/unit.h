@@ -140,20 +140,23 @@ class Unit {
     // Commands by register that took effect for the unit itself, while the observer has yet to
     // catch up; software sees them completed after that.
     struct PendingCommands {
-        std::uint32_t set = 0;  // bits of GSTS that will be set
+        std::uint64_t set = 0;  // bits of GSTS that will be set
         bool context = false;   // CCMD.ICC will be cleared
         bool iotlb = false;     // IOTLB.IVT will be cleared
 
         [[nodiscard]] bool any() const { return set != 0 || context || iotlb; }
     };
 
-    // What is in force for DMA, and for interrupts. Each is one word, so that a translation sees
-    // table address and mode of one moment. unit.cc has the layout.
+    // What is in force for DMA, and for interrupts; unit_state.h has the layouts.
     using TranslationState = std::uint64_t;
     using InterruptState = std::uint64_t;
 
+    // unit.cc: registers, reset and migration.
     void write_register(std::uint32_t offset, std::uint64_t value, unsigned size);
     void after_write(std::uint32_t offset);
+    void adopt(TranslationState translation, InterruptState interrupts);
+
+    // unit_commands.cc: commands by register.
     void command_written();
     void set_root_table();
     void enable_translation(bool on);
@@ -164,13 +167,12 @@ class Unit {
     void allow_compatibility_interrupts(bool on);
     void change_interrupts(InterruptState state);
     void enable_queue(bool on);
-    void set_status(std::uint32_t bits, bool on);
     void context_command_written();
     void iotlb_command_written();
     [[nodiscard]] bool carry_out(const std::optional<Invalidation>& invalidation);
     [[nodiscard]] bool caught_up() const { return observer_ == nullptr || observer_->caught_up(); }
-    void adopt(TranslationState translation, InterruptState interrupts);
 
+    // unit_requests.cc: DMA and interrupts.
     [[nodiscard]] ContextLookup cached_context(TranslationState state, SourceId source,
                                                ContextCache::Generation generation);
     [[nodiscard]] Translation second_stage(const ContextLookup& context, Iova iova, Access wanted,

@@ -1,77 +1,91 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Layout of the 128-bit descriptors of the invalidation queue (VT-d specification 6.5.2). `low` is
-// bits 63:0 and `high` bits 127:64 of a descriptor; masks named kReserved... must be zero in it.
-// Layout only; descriptor.cc decodes.
+// Layout of the 128-bit descriptors of the invalidation queue (VT-d specification 6.5.2). The name
+// in the comment of a field is the specification's. descriptor.cc decodes.
 #pragma once
 
 #include <cstdint>
 
+#include "plugin/vtd/spec/field.h"
+#include "plugin/vtd/spec/registers.h"
+#include "plugin/vtd/types.h"
+
 namespace umbra::vtd::spec {
 
-struct Descriptor {
-    std::uint64_t low = 0;
-    std::uint64_t high = 0;
+using Descriptor = Quads;
+
+// The type has seven bits in two pieces. Values above 5 belong to scalable mode.
+struct DescriptorType {
+    using Upper = Field<11, 9, unsigned>;
+    using Lower = Field<3, 0, unsigned>;
+
+    static constexpr unsigned get(const Descriptor& descriptor) {
+        return Upper::get(descriptor) << 4 | Lower::get(descriptor);
+    }
 };
-static_assert(sizeof(Descriptor) == 16, "read from guest memory in place");
 
-namespace descriptor {
+// `Fields` are those besides the type.
+template <class... Fields>
+using DescriptorLayout = Layout<128, DescriptorType::Upper, DescriptorType::Lower, Fields...>;
 
-// The type is in bits 3:0, its extension in bits 11:9. No 128-bit descriptor of legacy mode uses
-// the extension.
-inline constexpr std::uint64_t kTypeMask = 0xe0f;
+// Context-cache Invalidate Descriptor, 6.5.2.1
+struct ContextCacheDescriptor {
+    static constexpr unsigned kType = 1;
 
-inline constexpr std::uint64_t kContextCache = 0x1;
-inline constexpr std::uint64_t kIotlb = 0x2;
-inline constexpr std::uint64_t kDeviceTlb = 0x3;
-inline constexpr std::uint64_t kInterruptEntryCache = 0x4;
-inline constexpr std::uint64_t kWait = 0x5;
+    using FunctionMask = Field<49, 48, unsigned>;        // FM
+    using Source = Field<47, 32, SourceId>;              // SID
+    using Domain = Field<31, 16, DomainId>;              // DID
+    using Granularity = Field<5, 4, spec::Granularity>;  // G
+    using All = DescriptorLayout<FunctionMask, Source, Domain, Granularity>;
+};
 
-namespace context_cache {
-inline constexpr unsigned kGranularityShift = 4;    // G, 2 bits
-inline constexpr unsigned kDomainShift = 16;        // DID, 16 bits
-inline constexpr unsigned kSourceShift = 32;        // SID, 16 bits
-inline constexpr unsigned kFunctionMaskShift = 48;  // FM, 2 bits
-inline constexpr std::uint64_t kReservedLow = 0xfffc'0000'0000'f1c0;
-inline constexpr std::uint64_t kReservedHigh = ~std::uint64_t{0};
-}  // namespace context_cache
+// IOTLB Invalidate Descriptor, 6.5.2.3. Bits 127:64 are laid out as the Invalidate Address
+// register.
+struct IotlbDescriptor {
+    static constexpr unsigned kType = 2;
 
-namespace iotlb {
-inline constexpr unsigned kGranularityShift = 4;  // G, 2 bits
-// Bits 6 (DW) and 7 (DR) ask for draining.
-inline constexpr unsigned kDomainShift = 16;  // DID, 16 bits
-inline constexpr std::uint64_t kReservedLow = 0xffff'ffff'0000'f100;
-// Upper half as in the Invalidate Address register: spec::invalidate_address.
-inline constexpr std::uint64_t kReservedHigh = 0xf80;
-}  // namespace iotlb
+    using Address = AddressField<127, 76, Iova>;         // ADDR
+    using LeafOnly = Flag<70>;                           // IH
+    using AddressMask = Field<69, 64, unsigned>;         // AM
+    using Domain = Field<31, 16, DomainId>;              // DID
+    using DrainReads = Flag<7>;                          // DR
+    using DrainWrites = Flag<6>;                         // DW
+    using Granularity = Field<5, 4, spec::Granularity>;  // G
+    using All = DescriptorLayout<Address, LeafOnly, AddressMask, Domain, DrainReads, DrainWrites,
+                                 Granularity>;
+};
 
-namespace device_tlb {
-// Bits 20:16 (MIP) are a pacing hint. PFSID (15:12 and 63:52) is reserved without ECAP.DIT.
-inline constexpr unsigned kSourceShift = 32;  // SID, 16 bits
-inline constexpr std::uint64_t kReservedLow = 0xffff'0000'ffe0'f1f0;
-inline constexpr std::uint64_t kSize = 1u << 0;  // S: address bits from 12 up encode the size
-inline constexpr std::uint64_t kAddress = ~std::uint64_t{0xfff};
-inline constexpr std::uint64_t kReservedHigh = 0xffe;
-}  // namespace device_tlb
+// Device-TLB Invalidate Descriptor, 6.5.2.5. PFSID (15:12 and 63:52) is reserved without ECAP.DIT.
+struct DeviceTlbDescriptor {
+    static constexpr unsigned kType = 3;
 
-namespace interrupt_entry_cache {
-inline constexpr std::uint64_t kIndexSelective = 1u << 4;  // G
-inline constexpr unsigned kIndexMaskShift = 27;            // IM, 5 bits
-inline constexpr unsigned kIndexShift = 32;                // IIDX, 16 bits
-inline constexpr std::uint64_t kReservedLow = 0xffff'0000'07ff'f1e0;
-inline constexpr std::uint64_t kReservedHigh = ~std::uint64_t{0};
-}  // namespace interrupt_entry_cache
+    using Address = AddressField<127, 76, Iova>;  // ADDR
+    using Size = Flag<64>;                        // S: the low bits of the address encode the size
+    using Source = Field<47, 32, SourceId>;       // SID
+    using MaximumPending = Field<20, 16>;         // MIP, a hint for pacing
+    using All = DescriptorLayout<Address, Size, Source, MaximumPending>;
+};
 
-namespace wait {
-inline constexpr std::uint64_t kInterrupt = 1u << 4;    // IF
-inline constexpr std::uint64_t kStatusWrite = 1u << 5;  // SW
-inline constexpr std::uint64_t kFence = 1u << 6;        // FN
-inline constexpr unsigned kStatusDataShift = 32;        // 32 bits
-// Bit 7 (PD) is reserved without page request services.
-inline constexpr std::uint64_t kReservedLow = 0xffff'f180;
-inline constexpr std::uint64_t kStatusAddress = ~std::uint64_t{0x3};
-inline constexpr std::uint64_t kReservedHigh = 0x3;
-}  // namespace wait
+// Interrupt Entry Cache Invalidate Descriptor, 6.5.2.7
+struct InterruptEntryCacheDescriptor {
+    static constexpr unsigned kType = 4;
 
-}  // namespace descriptor
+    using Index = Field<47, 32, std::uint16_t>;  // IIDX
+    using IndexMask = Field<31, 27, unsigned>;   // IM
+    using IndexSelective = Flag<4>;              // G
+    using All = DescriptorLayout<Index, IndexMask, IndexSelective>;
+};
+
+// Invalidation Wait Descriptor, 6.5.2.8. PD (7) is reserved without page requests.
+struct WaitDescriptor {
+    static constexpr unsigned kType = 5;
+
+    using StatusAddress = AddressField<127, 66, Gpa>;
+    using StatusData = Field<63, 32, std::uint32_t>;
+    using Fence = Flag<6>;        // FN
+    using StatusWrite = Flag<5>;  // SW
+    using Interrupt = Flag<4>;    // IF
+    using All = DescriptorLayout<StatusAddress, StatusData, Fence, StatusWrite, Interrupt>;
+};
+
 }  // namespace umbra::vtd::spec

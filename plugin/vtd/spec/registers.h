@@ -1,178 +1,237 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Layout of the unit's registers (VT-d specification chapter 11.4): where each one lies and what
-// its bits mean. Layout only; who may write what is in registers.cc, behaviour is elsewhere.
+// Layout of the unit's registers (VT-d specification 11.4): where each one lies, and its fields.
+// The name in the comment of a field is the specification's. Who may write a field is in
+// register_table.cc, and behaviour is elsewhere.
+//
+// Fields of capabilities that this unit never reports are not declared: advanced fault logging,
+// write-buffer flushing, scalable mode, PASIDs and page requests.
 #pragma once
 
 #include <cstdint>
 
+#include "plugin/vtd/fault_reason.h"
+#include "plugin/vtd/spec/field.h"
+#include "plugin/vtd/types.h"
+
 namespace umbra::vtd::spec {
 
-// Byte offsets from the unit's base address.
-namespace offset {
-inline constexpr std::uint32_t kVersion = 0x000;
-inline constexpr std::uint32_t kCapability = 0x008;
-inline constexpr std::uint32_t kExtendedCapability = 0x010;
-inline constexpr std::uint32_t kGlobalCommand = 0x018;
-inline constexpr std::uint32_t kGlobalStatus = 0x01c;
-inline constexpr std::uint32_t kRootTableAddress = 0x020;
-inline constexpr std::uint32_t kContextCommand = 0x028;
-inline constexpr std::uint32_t kFaultStatus = 0x034;
-inline constexpr std::uint32_t kFaultEventControl = 0x038;
-inline constexpr std::uint32_t kFaultEventData = 0x03c;
-inline constexpr std::uint32_t kFaultEventAddress = 0x040;
-inline constexpr std::uint32_t kFaultEventUpperAddress = 0x044;
-inline constexpr std::uint32_t kProtectedMemoryEnable = 0x064;
-inline constexpr std::uint32_t kProtectedLowMemoryBase = 0x068;
-inline constexpr std::uint32_t kProtectedLowMemoryLimit = 0x06c;
-inline constexpr std::uint32_t kProtectedHighMemoryBase = 0x070;
-inline constexpr std::uint32_t kProtectedHighMemoryLimit = 0x078;
-inline constexpr std::uint32_t kInvalidationQueueHead = 0x080;
-inline constexpr std::uint32_t kInvalidationQueueTail = 0x088;
-inline constexpr std::uint32_t kInvalidationQueueAddress = 0x090;
-inline constexpr std::uint32_t kInvalidationCompletionStatus = 0x09c;
-inline constexpr std::uint32_t kInvalidationEventControl = 0x0a0;
-inline constexpr std::uint32_t kInvalidationEventData = 0x0a4;
-inline constexpr std::uint32_t kInvalidationEventAddress = 0x0a8;
-inline constexpr std::uint32_t kInvalidationEventUpperAddress = 0x0ac;
-inline constexpr std::uint32_t kInterruptRemappingTableAddress = 0x0b8;
-// ECAP.IRO places these two; 0x0f0 is the last 16 bytes that no other register claims below the
-// memory-type registers.
-inline constexpr std::uint32_t kInvalidateAddress = 0x0f0;
-inline constexpr std::uint32_t kIotlbInvalidate = 0x0f8;
-// CAP.FRO places these; first address after the memory-type registers.
-inline constexpr std::uint32_t kFaultRecording = 0x220;
-}  // namespace offset
+// A register of `Width` bits, 32 or 64, at `Offset` bytes from the unit's base address.
+template <std::uint32_t Offset, unsigned Width>
+struct RegisterAt {
+    static constexpr std::uint32_t kOffset = Offset;
+    static constexpr unsigned kWidth = Width;
+    static constexpr unsigned kBytes = Width / 8;
+};
 
-inline constexpr std::uint32_t kFaultRecordBytes = 16;
-// Registers that CAP.NFR reports. A burst of faults from several devices fits; Linux walks all of
-// them in its handler, so more would only cost it time.
-inline constexpr std::uint32_t kFaultRecords = 8;
+// Granularity of an invalidation, in commands by register (11.4.6) and in descriptors (6.5.2). The
+// most selective one is a device's for the context cache and pages for the IOTLB.
+enum class Granularity : std::uint8_t { reserved, global, domain, selective };
 
-// VER: version 1.0.
-inline constexpr std::uint32_t kVersion10 = 0x10;
+// Version Register, 11.4.1
+struct Version : RegisterAt<0x000, 32> {
+    using Major = Field<7, 4>;  // MAX
+    using Minor = Field<3, 0>;  // MIN
+    using All = Layout<32, Major, Minor>;
+};
 
-// GCMD and GSTS have the same layout: command and status of one function share a bit.
-namespace global {
-inline constexpr std::uint32_t kTranslation = 1u << 31;              // TE, TES
-inline constexpr std::uint32_t kRootTablePointer = 1u << 30;         // SRTP, RTPS
-inline constexpr std::uint32_t kQueuedInvalidation = 1u << 26;       // QIE, QIES
-inline constexpr std::uint32_t kInterruptRemapping = 1u << 25;       // IRE, IRES
-inline constexpr std::uint32_t kInterruptTablePointer = 1u << 24;    // SIRTP, IRTPS
-inline constexpr std::uint32_t kCompatibilityInterrupts = 1u << 23;  // CFI, CFIS
-}  // namespace global
+// Capability Register, 11.4.2
+struct Capability : RegisterAt<0x008, 64> {
+    using RootTableFlushes = Flag<63>;          // ESRTPS
+    using InterruptTableFlushes = Flag<62>;     // ESIRTPS
+    using ReadDraining = Flag<55>;              // DRD
+    using WriteDraining = Flag<54>;             // DWD
+    using MaximumAddressMask = Field<53, 48>;   // MAMV
+    using FaultRecords = Field<47, 40>;         // NFR, number minus 1
+    using PageSelective = Flag<39>;             // PSI
+    using LargePages = Field<37, 34>;           // SSLPS
+    using FaultRecordOffset = Field<33, 24>;    // FRO, in units of 16 bytes
+    using ZeroLengthRead = Flag<22>;            // ZLR
+    using MaximumAddressWidth = Field<21, 16>;  // MGAW, width minus 1
+    using AddressWidths = Field<12, 8>;         // SAGAW
+    using CachingMode = Flag<7>;                // CM
+    using Domains = Field<2, 0>;                // ND
+    using All =
+        Layout<64, RootTableFlushes, InterruptTableFlushes, ReadDraining, WriteDraining,
+               MaximumAddressMask, FaultRecords, PageSelective, LargePages, FaultRecordOffset,
+               ZeroLengthRead, MaximumAddressWidth, AddressWidths, CachingMode, Domains>;
+};
 
-namespace root_table_address {
-inline constexpr std::uint64_t kAddress = ~std::uint64_t{0xfff};  // RTA, limited by address width
-}  // namespace root_table_address
+// Extended Capability Register, 11.4.3
+struct ExtendedCapability : RegisterAt<0x010, 64> {
+    using MaximumHandleMask = Field<23, 20>;  // MHMV
+    using IotlbOffset = Field<17, 8>;         // IRO, in units of 16 bytes
+    using SnoopControl = Flag<7>;             // SC
+    using PassThrough = Flag<6>;              // PT
+    using ExtendedInterruptMode = Flag<4>;    // EIM
+    using InterruptRemapping = Flag<3>;       // IR
+    using DeviceTlb = Flag<2>;                // DT
+    using QueuedInvalidation = Flag<1>;       // QI
+    using PageWalkCoherency = Flag<0>;        // C
+    using All =
+        Layout<64, MaximumHandleMask, IotlbOffset, SnoopControl, PassThrough, ExtendedInterruptMode,
+               InterruptRemapping, DeviceTlb, QueuedInvalidation, PageWalkCoherency>;
+};
 
-namespace interrupt_table_address {
-inline constexpr std::uint64_t kAddress = ~std::uint64_t{0xfff};  // IRTA, limited by address width
-inline constexpr std::uint64_t kExtendedMode = 1u << 11;          // EIME
-inline constexpr std::uint64_t kSize = 0xf;                       // S: 2^(S+1) entries
-}  // namespace interrupt_table_address
+// The command and the status of one function have the same bit.
+struct GlobalFields {
+    using Translation = Flag<31>;              // TE, TES
+    using RootTablePointer = Flag<30>;         // SRTP, RTPS
+    using QueuedInvalidation = Flag<26>;       // QIE, QIES
+    using InterruptRemapping = Flag<25>;       // IRE, IRES
+    using InterruptTablePointer = Flag<24>;    // SIRTP, IRTPS
+    using CompatibilityInterrupts = Flag<23>;  // CFI, CFIS
+    using All = Layout<32, Translation, RootTablePointer, QueuedInvalidation, InterruptRemapping,
+                       InterruptTablePointer, CompatibilityInterrupts>;
+};
+// Global Command Register, 11.4.4.1
+struct GlobalCommand : RegisterAt<0x018, 32>, GlobalFields {};
+// Global Status Register, 11.4.4.2
+struct GlobalStatus : RegisterAt<0x01c, 32>, GlobalFields {};
 
-namespace context_command {
-inline constexpr std::uint64_t kInvalidate = std::uint64_t{1} << 63;  // ICC
-inline constexpr unsigned kRequestedShift = 61;                       // CIRG, 2 bits
-inline constexpr unsigned kActualShift = 59;                          // CAIG, 2 bits
-inline constexpr unsigned kFunctionMaskShift = 32;                    // FM, 2 bits
-inline constexpr unsigned kSourceShift = 16;                          // SID, 16 bits
-inline constexpr unsigned kDomainShift = 0;                           // DID, 16 bits
-}  // namespace context_command
+// Root Table Address Register, 11.4.5. TTM (11:10) is reserved without scalable mode.
+struct RootTableAddress : RegisterAt<0x020, 64> {
+    using Address = AddressField<63, 12, Gpa>;  // RTA
+    using All = Layout<64, Address>;
+};
 
-namespace iotlb_invalidate {
-inline constexpr std::uint64_t kInvalidate = std::uint64_t{1} << 63;   // IVT
-inline constexpr unsigned kRequestedShift = 60;                        // IIRG, 2 bits
-inline constexpr unsigned kActualShift = 57;                           // IAIG, 2 bits
-inline constexpr std::uint64_t kDrainReads = std::uint64_t{1} << 49;   // DR
-inline constexpr std::uint64_t kDrainWrites = std::uint64_t{1} << 48;  // DW
-inline constexpr unsigned kDomainShift = 32;                           // DID, 16 bits
-}  // namespace iotlb_invalidate
+// Context Command Register, 11.4.6.1
+struct ContextCommand : RegisterAt<0x028, 64> {
+    using Invalidate = Flag<63>;                   // ICC
+    using Requested = Field<62, 61, Granularity>;  // CIRG
+    using Actual = Field<60, 59, Granularity>;     // CAIG
+    using FunctionMask = Field<33, 32, unsigned>;  // FM
+    using Source = Field<31, 16, SourceId>;        // SID
+    using Domain = Field<15, 0, DomainId>;         // DID
+    using All = Layout<64, Invalidate, Requested, Actual, FunctionMask, Source, Domain>;
+};
 
-namespace invalidate_address {
-inline constexpr std::uint64_t kAddress = ~std::uint64_t{0xfff};
-inline constexpr std::uint64_t kLeafOnly = 1u << 6;  // IH
-inline constexpr std::uint64_t kAddressMask = 0x3f;  // AM
-}  // namespace invalidate_address
+// Invalidate Address Register, 11.4.6.4. ECAP.IRO places it and the next one: 0x0f0 is the last 16
+// bytes that no other register claims below the memory-type registers.
+struct InvalidateAddress : RegisterAt<0x0f0, 64> {
+    using Address = AddressField<63, 12, Iova>;  // ADDR
+    using LeafOnly = Flag<6>;                    // IH
+    using AddressMask = Field<5, 0, unsigned>;   // AM
+    using All = Layout<64, Address, LeafOnly, AddressMask>;
+};
 
-// Granularity in CIRG, CAIG, IIRG, IAIG and in the G field of the matching descriptors.
-namespace granularity {
-inline constexpr unsigned kReserved = 0;
-inline constexpr unsigned kGlobal = 1;
-inline constexpr unsigned kDomain = 2;
-inline constexpr unsigned kDeviceOrPage = 3;
-}  // namespace granularity
+// IOTLB Invalidate Register, 11.4.6.3
+struct IotlbInvalidate : RegisterAt<0x0f8, 64> {
+    using Invalidate = Flag<63>;                   // IVT
+    using Requested = Field<61, 60, Granularity>;  // IIRG
+    using Actual = Field<58, 57, Granularity>;     // IAIG
+    using DrainReads = Flag<49>;                   // DR
+    using DrainWrites = Flag<48>;                  // DW
+    using Domain = Field<47, 32, DomainId>;        // DID
+    using All = Layout<64, Invalidate, Requested, Actual, DrainReads, DrainWrites, Domain>;
+};
 
-namespace fault_status {
-inline constexpr std::uint32_t kOverflow = 1u << 0;         // PFO
-inline constexpr std::uint32_t kPending = 1u << 1;          // PPF: some recording register has F
-inline constexpr std::uint32_t kQueueError = 1u << 4;       // IQE
-inline constexpr std::uint32_t kCompletionError = 1u << 5;  // ICE
-inline constexpr std::uint32_t kTimeoutError = 1u << 6;     // ITE
-inline constexpr unsigned kRecordIndexShift = 8;            // FRI, 8 bits
-inline constexpr std::uint32_t kRecordIndex = 0xffu << kRecordIndexShift;
-}  // namespace fault_status
+// Fault Status Register, 11.4.7.1
+struct FaultStatus : RegisterAt<0x034, 32> {
+    using RecordIndex = Field<15, 8, std::uint32_t>;  // FRI
+    using TimeoutError = Flag<6>;                     // ITE
+    using CompletionError = Flag<5>;                  // ICE
+    using QueueError = Flag<4>;                       // IQE
+    using Pending = Flag<1>;                          // PPF: some recording register has F
+    using Overflow = Flag<0>;                         // PFO
+    using All =
+        Layout<32, RecordIndex, TimeoutError, CompletionError, QueueError, Pending, Overflow>;
+};
 
-// FECTL and IECTL.
-namespace event_control {
-inline constexpr std::uint32_t kMask = 1u << 31;     // IM
-inline constexpr std::uint32_t kPending = 1u << 30;  // IP
-}  // namespace event_control
+// An interrupt of the unit itself has four registers in a row: control, data, address, upper
+// address.
+struct EventControlFields {
+    using Mask = Flag<31>;     // IM
+    using Pending = Flag<30>;  // IP
+    using All = Layout<32, Mask, Pending>;
+};
+struct EventDataFields {
+    using Data = Field<31, 0>;  // EIMD and IMD
+    using All = Layout<32, Data>;
+};
+struct EventAddressFields {
+    using Address = AddressField<31, 2>;  // MA
+    using All = Layout<32, Address>;
+};
+struct EventUpperAddressFields {
+    using Address = Field<31, 0>;  // MUA
+    using All = Layout<32, Address>;
+};
+// Fault Event Control, Data, Address and Upper Address Register, 11.4.7.2 to 11.4.7.5
+struct FaultEventControl : RegisterAt<0x038, 32>, EventControlFields {};
+struct FaultEventData : RegisterAt<0x03c, 32>, EventDataFields {};
+struct FaultEventAddress : RegisterAt<0x040, 32>, EventAddressFields {};
+struct FaultEventUpperAddress : RegisterAt<0x044, 32>, EventUpperAddressFields {};
 
-// FEADDR and IEADDR: message addresses are doubleword-aligned.
-inline constexpr std::uint32_t kEventAddress = ~0x3u;
+// Fault Recording Registers, 11.4.7.6: 128 bits each, as two registers of 64 bits. CAP.FRO places
+// the first one at the first address after the memory-type registers.
+struct FaultRecord {
+    static constexpr std::uint32_t kOffset = 0x220;
+    static constexpr std::uint32_t kBytes = 16;
+    // Bytes from the start of a record to its bits 127:64.
+    static constexpr std::uint32_t kHighOffset = 8;
+    // How many of them CAP.NFR reports. A burst of faults from several devices fits; Linux walks
+    // all of them in its handler, so more would only cost it time.
+    static constexpr std::uint32_t kCount = 8;
 
-// The two halves of a fault recording register.
-namespace fault_record {
-// Lower half: page of the faulting address, or the interrupt index in bits 63:48.
-inline constexpr std::uint64_t kAddress = ~std::uint64_t{0xfff};  // FI
-inline constexpr unsigned kInterruptIndexShift = 48;
-// Upper half.
-inline constexpr std::uint64_t kFault = std::uint64_t{1} << 63;  // F
-inline constexpr std::uint64_t kRead = std::uint64_t{1} << 62;   // T1: 1 read, 0 write
-inline constexpr unsigned kReasonShift = 32;                     // FR, 8 bits
-inline constexpr unsigned kSourceShift = 0;                      // SID, 16 bits
-}  // namespace fault_record
+    using Fault = Flag<127>;                     // F
+    using Read = Flag<126>;                      // T1: 1 read, 0 write
+    using Reason = Field<103, 96, FaultReason>;  // FR
+    using Source = Field<79, 64, SourceId>;      // SID
+    using Information = AddressField<63, 12>;    // FI: page of the faulting address
+    using All = Layout<128, Fault, Read, Reason, Source, Information>;
+    // FI of an interrupt request: the index of the table entry.
+    using InterruptIndex = Field<63, 48, std::uint16_t>;
 
-namespace invalidation_queue {
-inline constexpr std::uint64_t kAddress = ~std::uint64_t{0xfff};  // IQA, limited by address width
-inline constexpr std::uint64_t kDescriptor256 = 1u << 11;         // DW, reserved without SMTS
-inline constexpr std::uint64_t kSize = 0x7;                       // QS: 2^(QS+8) descriptors
-inline constexpr std::uint64_t kOffset = 0x7fff0;                 // QH, QT: byte offset 18:4
-}  // namespace invalidation_queue
+    static constexpr std::uint32_t offset_of(std::uint32_t index) {
+        return kOffset + index * kBytes;
+    }
+};
 
-namespace invalidation_completion {
-inline constexpr std::uint32_t kWaitComplete = 1u << 0;  // IWC
-}  // namespace invalidation_completion
+// Protected Memory Enable Register and the limits of the regions, 11.4.8.1 to 11.4.8.5. The unit
+// has no protected regions (CAP.PLMR and CAP.PHMR are 0).
+struct ProtectedMemoryEnable : RegisterAt<0x064, 32> {};
+struct ProtectedLowMemoryBase : RegisterAt<0x068, 32> {};
+struct ProtectedLowMemoryLimit : RegisterAt<0x06c, 32> {};
+struct ProtectedHighMemoryBase : RegisterAt<0x070, 64> {};
+struct ProtectedHighMemoryLimit : RegisterAt<0x078, 64> {};
 
-namespace capability {
-inline constexpr unsigned kDomainsShift = 0;                                     // ND
-inline constexpr std::uint64_t kCachingMode = std::uint64_t{1} << 7;             // CM
-inline constexpr unsigned kAddressWidthsShift = 8;                               // SAGAW
-inline constexpr unsigned kMaximumAddressWidthShift = 16;                        // MGAW
-inline constexpr std::uint64_t kZeroLengthRead = std::uint64_t{1} << 22;         // ZLR
-inline constexpr unsigned kFaultRecordOffsetShift = 24;                          // FRO, / 16
-inline constexpr unsigned kLargePagesShift = 34;                                 // SLLPS
-inline constexpr std::uint64_t kPageSelective = std::uint64_t{1} << 39;          // PSI
-inline constexpr unsigned kFaultRecordsShift = 40;                               // NFR, minus 1
-inline constexpr unsigned kMaximumAddressMaskShift = 48;                         // MAMV
-inline constexpr std::uint64_t kWriteDraining = std::uint64_t{1} << 54;          // DWD
-inline constexpr std::uint64_t kReadDraining = std::uint64_t{1} << 55;           // DRD
-inline constexpr std::uint64_t kInterruptTableFlushes = std::uint64_t{1} << 62;  // ESIRTPS
-inline constexpr std::uint64_t kRootTableFlushes = std::uint64_t{1} << 63;       // ESRTPS
-}  // namespace capability
+// Byte offset of a descriptor of 128 bits from the start of the queue.
+struct QueueOffsetFields {
+    using Offset = AddressField<18, 4>;  // QH, QT
+    using All = Layout<64, Offset>;
+};
+// Invalidation Queue Head Register, 11.4.9.1
+struct InvalidationQueueHead : RegisterAt<0x080, 64>, QueueOffsetFields {};
+// Invalidation Queue Tail Register, 11.4.9.2
+struct InvalidationQueueTail : RegisterAt<0x088, 64>, QueueOffsetFields {};
 
-namespace extended_capability {
-inline constexpr std::uint64_t kPageWalkCoherency = 1u << 0;      // C
-inline constexpr std::uint64_t kQueuedInvalidation = 1u << 1;     // QI
-inline constexpr std::uint64_t kDeviceTlb = 1u << 2;              // DT
-inline constexpr std::uint64_t kInterruptRemapping = 1u << 3;     // IR
-inline constexpr std::uint64_t kExtendedInterruptMode = 1u << 4;  // EIM
-inline constexpr std::uint64_t kPassThrough = 1u << 6;            // PT
-inline constexpr std::uint64_t kSnoopControl = 1u << 7;           // SC
-inline constexpr unsigned kIotlbOffsetShift = 8;                  // IRO, / 16
-inline constexpr unsigned kMaximumHandleMaskShift = 20;           // MHMV
-}  // namespace extended_capability
+// Invalidation Queue Address Register, 11.4.9.3. DW (11) is reserved without scalable mode:
+// descriptors are always 128 bits wide.
+struct InvalidationQueueAddress : RegisterAt<0x090, 64> {
+    using Address = AddressField<63, 12, Gpa>;  // IQA
+    using Size = Field<2, 0, unsigned>;         // QS: 2^QS pages of 4 KiB
+    using All = Layout<64, Address, Size>;
+};
+
+// Invalidation Completion Status Register, 11.4.9.4
+struct InvalidationCompletionStatus : RegisterAt<0x09c, 32> {
+    using WaitComplete = Flag<0>;  // IWC
+    using All = Layout<32, WaitComplete>;
+};
+
+// Invalidation Event Control, Data, Address and Upper Address Register, 11.4.9.5 to 11.4.9.8
+struct InvalidationEventControl : RegisterAt<0x0a0, 32>, EventControlFields {};
+struct InvalidationEventData : RegisterAt<0x0a4, 32>, EventDataFields {};
+struct InvalidationEventAddress : RegisterAt<0x0a8, 32>, EventAddressFields {};
+struct InvalidationEventUpperAddress : RegisterAt<0x0ac, 32>, EventUpperAddressFields {};
+
+// Interrupt Remapping Table Address Register, 11.4.10
+struct InterruptTableAddress : RegisterAt<0x0b8, 64> {
+    using Address = AddressField<63, 12, Gpa>;  // IRTA
+    using ExtendedMode = Flag<11>;              // EIME
+    using Size = Field<3, 0, unsigned>;         // S: 2^(S+1) entries
+    using All = Layout<64, Address, ExtendedMode, Size>;
+};
 
 }  // namespace umbra::vtd::spec

@@ -217,7 +217,8 @@ TEST_F(OneDevice, InvalidationsOfABatchThatConcernMoreThanTheyName) {
     tables_.map_pages(Iova(0), kRam, 64);
     machine_.manager.iotlb_domain(kDomain);
     std::uint64_t& table = tables_.entry(Iova(0), 2);
-    table = GuestTables::table(Gpa(table & vtd::spec::SecondStageEntry::kAddress), Access::read);
+    table =
+        GuestTables::table(Gpa(table & vtd::spec::SecondStageEntry::Address::kMask), Access::read);
     machine_.manager.batch_begin();
     invalidate(Iova(8 * kPageSize));
     tables_.unmap(Iova(3 * kPageSize));

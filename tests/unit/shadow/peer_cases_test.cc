@@ -138,7 +138,7 @@ TEST_F(PeerCases, GlobalContextInvalidationWithoutAChangeDoesNothing) {
 TEST_F(PeerCases, EntryThatGetsAReservedBitIsUnmapped) {
     tables_.map_pages(Iova(0), kRam, 3);
     invalidate(Iova(0), 2);
-    tables_.entry(Iova(kPageSize), 1) |= vtd::spec::SecondStageEntry::kReserved;
+    tables_.entry(Iova(kPageSize), 1) |= vtd::spec::SecondStageEntry::All::kReserved;
     invalidate(Iova(kPageSize));
     EXPECT_EQ(mapped(device_.recorder, Iova(0)), at(0));
     EXPECT_EQ(mapped(device_.recorder, Iova(kPageSize)), kNothing);

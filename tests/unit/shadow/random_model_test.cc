@@ -194,12 +194,12 @@ class Model {
 
     std::uint64_t& region_entry(Iova region) { return tables_.entry(region, 2); }
     [[nodiscard]] static bool is_table(std::uint64_t entry) {
-        return (entry & 3) != 0 && (entry & vtd::spec::SecondStageEntry::kPageSize) == 0;
+        return (entry & 3) != 0 && (entry & vtd::spec::SecondStageEntry::PageSize::kMask) == 0;
     }
     // The table of a region, made anew if something else is there.
     Gpa region_table(Iova region) {
         std::uint64_t& entry = region_entry(region);
-        const Gpa page(entry & vtd::spec::SecondStageEntry::kAddress);
+        const Gpa page(entry & vtd::spec::SecondStageEntry::Address::kMask);
         if (is_table(entry) && page != tables_.root() && machine_.memory.contains(page) &&
             page != upper_page(region)) {
             return page;
@@ -209,7 +209,7 @@ class Model {
         return fresh;
     }
     Gpa upper_page(Iova region) {
-        return Gpa(tables_.entry(region, 3) & vtd::spec::SecondStageEntry::kAddress);
+        return Gpa(tables_.entry(region, 3) & vtd::spec::SecondStageEntry::Address::kMask);
     }
     void set_pages(const Step& step, std::uint32_t count, auto&& value) {
         const std::uint32_t first = step.a % kPages;
@@ -300,7 +300,7 @@ class Model {
                 break;
             case Op::reserve:
                 set_pages(step, 1, [](Iova, std::uint64_t entry) {
-                    return entry | vtd::spec::SecondStageEntry::kReserved;
+                    return entry | vtd::spec::SecondStageEntry::All::kReserved;
                 });
                 break;
             case Op::table_access: {
@@ -384,7 +384,7 @@ class Model {
             return;
         }
         const Gpa table = tables_.allocate();
-        const Gpa start(entry & vtd::spec::SecondStageEntry::kAddress);
+        const Gpa start(entry & vtd::spec::SecondStageEntry::Address::kMask);
         for (unsigned slot = 0; slot < kRegionPages; ++slot) {
             *machine_.memory.entry(table, slot) =
                 GuestTables::leaf(start + slot * kPageSize, 1, static_cast<Access>(entry & 3));
@@ -397,7 +397,7 @@ class Model {
 
     void merge(Iova region) {
         const std::uint64_t first = *machine_.memory.entry(region_table(region), 0);
-        const Gpa start(first & vtd::spec::SecondStageEntry::kAddress);
+        const Gpa start(first & vtd::spec::SecondStageEntry::Address::kMask);
         if (start.is_aligned(kRegionBytes) && (first & 3) != 0) {
             set_large(region, GuestTables::leaf(start, 2, static_cast<Access>(first & 3)));
         }
@@ -407,8 +407,8 @@ class Model {
     // has.
     void set_large(Iova region, std::uint64_t leaf) {
         const auto first = machine_.memory.entry(region_table(region), 0);
-        merged_ = merged_ || (*first & vtd::spec::SecondStageEntry::kAddress) ==
-                                 (leaf & vtd::spec::SecondStageEntry::kAddress);
+        merged_ = merged_ || (*first & vtd::spec::SecondStageEntry::Address::kMask) ==
+                                 (leaf & vtd::spec::SecondStageEntry::Address::kMask);
         region_entry(region) = leaf;
     }
 
