@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the unit tells software it can do: the CAP and ECAP registers (VT-d specification 11.4.2 and
-// 11.4.3), built from the properties of the device. The limits that other parts check against are
-// here too, so that what is reported and what is enforced are one number.
+// The capabilities that the unit reports to software: the CAP and ECAP registers (VT-d
+// specification 11.4.2 and 11.4.3), built from the properties of the device. The limits that other
+// parts check against are here too, so that the reported number is the enforced one.
 #pragma once
 
 #include <cstdint>

@@ -7,7 +7,7 @@
 // atomic load and never waits. Writers (fills and invalidations) are rare and share a mutex.
 //
 // A fill can race with an invalidation: a thread reads the tables, the guest changes them and
-// invalidates, and only then does the thread store what it read. The protocol against it:
+// invalidates, and only then does the thread store the entry that it read. The protocol against it:
 //
 //     auto generation = cache.generation();     // before the tables are read
 //     auto context = tables.lookup(root, source);

@@ -23,10 +23,10 @@ enum class TranslationType : std::uint8_t {
     pass_through = 2,
 };
 
-// What the tables say about one device.
+// The translation that the tables give one device.
 struct ContextLookup {
     // Translation is off as a whole: every address passes unchanged, and no other field means
-    // anything. Never set by ContextTables, which does not know; the unit sets it.
+    // anything. The unit sets it; ContextTables does not know.
     bool translation_off = false;
     // A valid entry is in force. If false, every request of the device is blocked, with `reason`.
     bool present = false;
@@ -48,7 +48,7 @@ struct ContextLookup {
     friend constexpr bool operator==(const ContextLookup&, const ContextLookup&) = default;
 };
 
-// What decides which entries are valid. Taken from the unit's properties.
+// The rules that decide which entries are valid. They follow from the unit's properties.
 struct ContextRules {
     // In bits, 12 to 52. Address bits at and above it are reserved.
     unsigned host_address_width = 48;

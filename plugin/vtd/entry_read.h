@@ -14,12 +14,12 @@ namespace umbra::vtd {
 // Reads the entry at `address` (16-byte aligned) as two loads of 8 bytes, low quad first. nullopt
 // if it is no RAM.
 //
-// Tearing: the present bit is in the low quad. Software that makes an entry present writes that
+// Tearing: the present bit is in the low quad. Software that makes an entry present writes the low
 // quad last, so a low quad that shows the bit guarantees the high quad that belongs to it. Software
-// that takes an entry away clears the low quad first; then the high quad read after it may already
-// be gone. So the low quad is read again, and the pair is taken only if it is unchanged: otherwise
-// the read starts over. A guest that keeps rewriting the entry gets, after a few attempts, a
-// mixture of two of its own values, which is then checked like any other entry.
+// that takes an entry away clears the low quad first, and the high quad that is read after the low
+// one may be gone already. So the low quad is read a second time. The pair is taken if the low quad
+// is unchanged; otherwise the read starts over. A guest that keeps rewriting the entry gets, after
+// a few attempts, a mixture of two of its own values, which is then checked like any other entry.
 [[nodiscard]] std::optional<spec::Quads> read_entry(const GuestMemory& memory, Gpa address);
 
 }  // namespace umbra::vtd

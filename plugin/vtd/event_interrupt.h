@@ -2,12 +2,12 @@
 //
 // An interrupt of the unit itself. The fault event and the invalidation completion event each have
 // four 32-bit registers in a row: control (IM masks the interrupt, IP says that one is pending),
-// data, address and upper address. Both follow the same rules (VT-d specification, FECTL and
-// IECTL): an interrupt condition while IM is set becomes pending, and is sent when software
-// clears IM; it stops being pending when software has cleared what caused it.
+// data, address and upper address. Both follow the same rules (VT-d specification 11.4.7.2 and
+// 11.4.9.5). An interrupt that comes up while IM is set becomes pending, and is sent when software
+// clears IM. It stops being pending when software has cleared its cause.
 //
-// The functions change registers and say what is to be sent; the caller sends it when it holds no
-// lock. They are called under whatever excludes other writers of these registers.
+// The functions change registers and return the message to send. The caller sends the message when
+// it holds no lock. The caller keeps other writers of these registers out.
 #pragma once
 
 #include <cstdint>

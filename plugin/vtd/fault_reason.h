@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Why a request was blocked: the fault reason codes of legacy mode and of interrupt remapping, as
-// they appear in the FR field of a fault recording register (specification 7.1 and 11.4.15).
+// The reason why a request was blocked: the fault reason codes of legacy mode and of interrupt
+// remapping, as they appear in the FR field of a fault recording register (specification 7.1
+// and 11.4.7.6).
 //
 // A fault that is found after the context entry (or the interrupt remapping table entry) was read
 // is a qualified one: its recording is suppressed if that entry has FPD set. The look-ups of this
-// folder hand FPD out beside the reason, and as false with every reason that is not qualified, so a
+// folder return FPD beside the reason, and false with every reason that is not qualified. So a
 // caller records a fault exactly if `fault_processing_disabled` is false.
 #pragma once
 

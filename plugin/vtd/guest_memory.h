@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Guest-physical memory as the unit and the shadow see it. Whatever is read here was written by the
-// guest and may change at any moment: read a value once, and use the copy.
+// Guest-physical memory as the unit and the shadow see it. The guest writes this memory and may
+// change it at any moment: read a value once, and use the copy.
 #pragma once
 
 #include <cstddef>

@@ -46,14 +46,14 @@ struct InterruptResult {
     FaultReason reason = FaultReason::none;
     bool fault_processing_disabled = false;  // the fault is not to be recorded
 
-    // Of the table entry, for a remappable message: what a fault record names (specification
-    // 11.4.15, FI). An index that handle and subhandle carry beyond 16 bits is cut to 16.
+    // Index of the table entry, for a remappable message. A fault record names it (specification
+    // 11.4.7.6, FI). An index that handle and subhandle carry beyond 16 bits is cut to 16.
     std::uint16_t index = 0;
 
     friend constexpr bool operator==(const InterruptResult&, const InterruptResult&) = default;
 };
 
-// What the guest has latched: IRTA at the last SIRTP command, and GSTS.CFIS.
+// The table as the guest has latched it: IRTA at the last SIRTP command, and GSTS.CFIS.
 struct InterruptTable {
     Gpa address;                         // 4 KiB-aligned
     std::uint32_t entries = 0;           // 2 to 65,536

@@ -19,7 +19,7 @@ std::uint64_t queue_bytes(const RegisterFile& registers) {
     return kPageSize << Base::Size::get(registers.get<Base>());
 }
 
-// How much descriptors do, in cheap ones, and after how much the time is looked at.
+// The cost of a descriptor in units of a cheap one. The queue looks at the time after kLook units.
 constexpr unsigned kLook = 32;
 unsigned weight(const DecodedDescriptor& decoded) {
     if (std::holds_alternative<WaitRequest>(decoded)) {
@@ -30,7 +30,7 @@ unsigned weight(const DecodedDescriptor& decoded) {
         invalidation != nullptr && (invalidation->kind == InvalidationKind::iotlb_global ||
                                     invalidation->kind == InvalidationKind::iotlb_domain ||
                                     invalidation->kind == InvalidationKind::iotlb_page);
-    // The others can change a device's view of memory, or interrupt routes.
+    // The other kinds can change a device's view of memory, or interrupt routes.
     return of_iotlb ? 1 : kLook;
 }
 
@@ -78,8 +78,8 @@ void InvalidationQueue::fetch_all() {
         // it was on.
         const DecodedDescriptor decoded =
             head < size && tail < size ? fetch(head) : QueueError::tail_out_of_range;
-        // What comes after an invalidation that has not taken effect stays in the queue, and is
-        // fetched again.
+        // A descriptor behind an invalidation that has not taken effect stays in the queue, and is
+        // fetched again later.
         if (!std::holds_alternative<Invalidation>(decoded) && !parts_.invalidator.settled()) {
             return;
         }
@@ -114,8 +114,8 @@ void InvalidationQueue::complete(const WaitRequest& wait) {
         counters.queue.wait_fence.add();
     }
     if (wait.status_write) {
-        // Whatever the invalidations before this changed is visible to other threads before the
-        // status is: a guest CPU that sees the status may reuse the memory.
+        // The effects of earlier invalidations are visible to other threads before the status is:
+        // a guest CPU that sees the status may reuse the memory.
         std::atomic_thread_fence(std::memory_order_seq_cst);
         if (parts_.memory.write(wait.status_address,
                                 std::as_bytes(std::span(&wait.status_data, 1)))) {

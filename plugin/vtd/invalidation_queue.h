@@ -35,7 +35,7 @@ namespace umbra::vtd {
 
 class InvalidationQueue {
   public:
-    // What the queue works on. All outlive it.
+    // The parts of the unit that the queue works with. All outlive it.
     struct Parts {
         RegisterFile& registers;
         GuestMemory& memory;
@@ -47,10 +47,11 @@ class InvalidationQueue {
 
     InvalidationQueue(const Capabilities& capabilities, Parts parts);
 
-    // Carries out what lies between head and tail, if the queue is on (GSTS.QIES) and not stopped.
-    // To be called after everything that may let the queue go on: a write to IQT, QIES coming on,
-    // IQE cleared, the observer catching up. A message or status write of a descriptor that leads
-    // back here does nothing; the run in progress takes up the new tail.
+    // Carries out the descriptors between head and tail, if the queue is on (GSTS.QIES) and not
+    // stopped. The unit calls it after every event that may let the queue go on: a write to IQT,
+    // QIES set, IQE cleared, the observer caught up. A call from within a run (a descriptor's
+    // message or status write can lead back here) does nothing; the run in progress takes up the
+    // new tail.
     void run();
 
     // Whether run() would carry something out, or try to.

@@ -25,19 +25,19 @@ class Invalidator {
     // knows. Between batch_begin() and batch_end() only.
     void apply(const Invalidation& invalidation, InvalidationPath path);
 
-    // Drops everything that was derived from the root table. No invalidation of software's, so
-    // nothing is counted and the observer is not told.
+    // Drops everything that was derived from the root table. Software has not asked for it as an
+    // invalidation, so nothing is counted and the observer is not told.
     void drop_everything();
 
     // The observer's functions of the same names, if there is one.
     void batch_begin();
     void barrier();
     void batch_end();
-    // barrier(), once: whether the observer has caught up then.
+    // Calls barrier() once, and returns whether the observer has caught up.
     [[nodiscard]] bool settled();
     // The observer's function of the same name.
     [[nodiscard]] bool has_time() const { return observer_ == nullptr || observer_->has_time(); }
-    // barrier() until the observer has caught up.
+    // Calls barrier() until the observer has caught up.
     void settle();
 
   private:

@@ -2,12 +2,12 @@
 //
 // The IOTLB: second-stage translations of emulated devices' DMA, by domain-id and page
 // (specification 6.2.4). It holds pages of 4 KiB, 2 MiB and 1 GiB as the guest's tables have them,
-// in a fixed amount of memory; what does not fit displaces something else. Absent and faulty
-// translations are not cached.
+// in a fixed amount of memory; a new translation displaces another one if its place is taken.
+// Absent and faulty translations are not cached.
 //
 // An invalidation drops an entry if and only if the entry's domain matches and its page overlaps
-// the range. So a stale entry stays until the guest invalidates it (or its place is needed), which
-// is what guests meet on hardware, and the entry is gone when the invalidation returns.
+// the range. So a stale entry stays until the guest invalidates it (or its place is needed), as on
+// hardware, and the entry is gone when the invalidation returns.
 //
 // Structure: a power-of-two number of sets, each one cache line of three entries under a sequence
 // lock. A look-up is wait-free: if a writer is at work in the set, it reports a miss, and the

@@ -2,7 +2,7 @@
 //
 // The register file: storage for the unit's registers and the rules by which software may access
 // them. It knows which bits are read-only (RO), read-write (RW), cleared by writing 1 (RW1C) or
-// write-only (WO), and nothing of what a write sets in motion; that is the unit's business.
+// write-only (WO). The consequences of a write are the unit's business.
 //
 // Software accesses follow VT-d specification 11.2: 4 or 8 bytes, naturally aligned. A 64-bit
 // register can be accessed whole or by halves. Offsets where no register is read 0 and ignore
@@ -33,7 +33,7 @@ class RegisterFile {
     // Every register at its power-on value.
     void reset();
 
-    // ---- What software does ----
+    // ---- Accesses by software ----
 
     // True if `offset` and `size` make an access that the specification allows.
     [[nodiscard]] static bool is_valid_access(std::uint32_t offset, unsigned size);
@@ -43,10 +43,10 @@ class RegisterFile {
 
     // `is_valid_access(offset, size)` holds. WO bits read 0.
     [[nodiscard]] std::uint64_t software_read(std::uint32_t offset, unsigned size) const;
-    // Changes what the access rules let software change. WO bits are stored for the unit to see.
+    // Changes the bits that the access rules let software change. WO bits are stored for the unit.
     void software_write(std::uint32_t offset, std::uint64_t value, unsigned size);
 
-    // ---- What the unit does ---- (offset of a register; no access rule applies)
+    // ---- Accesses by the unit ---- (offset of a register; no access rule applies)
 
     [[nodiscard]] std::uint32_t get32(std::uint32_t offset) const;
     [[nodiscard]] std::uint64_t get64(std::uint32_t offset) const;

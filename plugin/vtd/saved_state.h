@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What of a unit goes into a migration stream or a snapshot: the registers as software sees them,
-// and the few things that the unit has latched and that no register shows. Plain data with fixed
+// The state of a unit that goes into a migration stream or a snapshot: the registers as software
+// sees them, and the values that the unit has latched and no register shows. Plain data with fixed
 // widths, so that a vmstate can list the fields.
 #pragma once
 

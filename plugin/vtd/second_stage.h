@@ -5,8 +5,8 @@
 // numbered from 1 (entries are 4 KiB leaves) upwards. An entry of level 2 or 3 can be a leaf of
 // 2 MiB or 1 GiB. A permission holds if the entries of all levels grant it.
 //
-// Two users: `SecondStage::walk` follows one address down, for emulated devices; the shadow goes
-// through whole tables and uses `EntryFormat` on each entry by itself.
+// The tables have two users. `SecondStage::walk` follows one address down, for emulated devices.
+// The shadow goes through whole tables and decodes each entry with `EntryFormat`.
 #pragma once
 
 #include <array>
@@ -43,7 +43,7 @@ constexpr bool fits_address_width(Iova iova, unsigned levels) {
     return (iova.value() >> address_width(levels)) == 0;
 }
 
-// One second-stage entry, understood.
+// One second-stage entry, decoded.
 struct DecodedEntry {
     enum class Kind : std::uint8_t {
         not_present,  // R = W = 0: nothing else in it counts
@@ -102,7 +102,7 @@ class EntryFormat {
     std::array<std::uint64_t, kMaxLevels + 1> reserved_in_leaf_{};
 };
 
-// What a walk found for one IOVA.
+// The result of a walk for one IOVA.
 struct WalkResult {
     bool ok = false;
     // False for an answer that no cache may keep for the whole page (see `page_mask`).

@@ -4,11 +4,12 @@
 // programs, a translation for every DMA of the devices behind it, and a remapping for every
 // interrupt that they send. A platform needs no other header of plugin/vtd.
 //
-// The unit runs no thread and keeps no time. It acts inside the call that it is given: a write to
-// the queue's tail register returns when every descriptor up to the tail has been carried out, or
-// the queue has stopped at a faulty one. Nothing that a guest writes to registers, queue or tables
-// makes it assert, allocate without bound or loop without bound; what the specification does not
-// allow gets the specification's fault, or is ignored, and is counted.
+// The unit runs no thread and keeps no time. It acts inside the calls that it gets. A write to the
+// queue's tail register returns when every descriptor up to the tail has been carried out, the
+// queue has stopped at a faulty one, or the observer wants to go on later. No value that a guest
+// writes to registers, queue or tables makes the unit assert, allocate without bound or loop
+// without bound. A request that the specification does not allow gets the specification's fault or
+// is ignored, and is counted.
 //
 // References to "specification" mean the Intel Virtualization Technology for Directed I/O
 // Architecture Specification, revision 4.1. Legacy mode only (TTM 00b).
@@ -42,7 +43,7 @@ namespace umbra::vtd {
 // Bytes of MMIO space that the unit's registers occupy, from the unit's base address.
 inline constexpr std::uint32_t kRegisterSpace = 0x1000;
 
-// What became of one DMA.
+// The outcome of one DMA.
 struct Translation {
     bool ok = false;
     // Meaningful if ok. `address` is where the IOVA itself lands, offset within the page included.
@@ -85,10 +86,11 @@ class Unit {
     void mmio_write(std::uint32_t offset, std::uint64_t value, unsigned size);
 
     // Whether something waits for the observer to catch up (InvalidationObserver::caught_up): the
-    // queue before a wait descriptor, or a command by register, whose status software polls.
-    // Somebody has to let the observer work and then call resume(), until this is false.
+    // queue before a wait descriptor, or a command by register, whose status software polls. The
+    // caller lets the observer work and then calls resume(), until this is false.
     [[nodiscard]] bool has_work() const;
-    // Goes on with what waited, if the observer has caught up. Does nothing otherwise.
+    // Goes on with the queue and the commands that waited, if the observer has caught up. Does
+    // nothing otherwise.
     void resume();
 
     // Power-on state: registers at their defaults, every cached entry dropped, translation and
@@ -110,9 +112,9 @@ class Unit {
     // DMA and is blocked here: the platform takes it to remap().
     [[nodiscard]] Translation translate(SourceId source, Iova iova, Access wanted);
 
-    // What the tables in guest memory say about `iova` now, without side effects: nothing is
-    // logged, counted or cached, and no cache is consulted. `ok` means that some access is
-    // possible; look at `granted` for which. For debuggers and replay.
+    // The translation that the tables in guest memory give `iova` now, without side effects:
+    // nothing is logged, counted or cached, and no cache is consulted. `ok` means that some access
+    // is possible, and `granted` says which. For debuggers and replay.
     [[nodiscard]] Translation lookup(SourceId source, Iova iova) const;
 
     // Remaps a message that `source` wrote to the interrupt address range (0xFEEx_xxxx): `address`
@@ -138,7 +140,7 @@ class Unit {
 
   private:
     // Commands by register that took effect for the unit itself, while the observer has yet to
-    // catch up; software sees them completed after that.
+    // catch up. Software sees them completed after that.
     struct PendingCommands {
         std::uint64_t set = 0;  // bits of GSTS that will be set
         bool context = false;   // CCMD.ICC will be cleared

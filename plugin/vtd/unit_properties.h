@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the person who launches the machine chooses about a unit.
+// The properties of a unit that the person who launches the machine chooses.
 #pragma once
 
 namespace umbra::vtd {
@@ -22,7 +22,7 @@ struct UnitProperties {
     bool device_iotlb = false;             // ECAP.DT: devices may have TLBs of their own (ATS)
     bool snoop_control = false;            // ECAP.SC
 
-    // A sentence that says what is wrong, or nullptr if a unit can be made of these.
+    // A sentence that names the fault, or nullptr if a unit can have these properties.
     [[nodiscard]] const char* error() const;
 };
 
