@@ -40,6 +40,15 @@ class BzImage(ScratchCase):
     def test_a_kernel_passes(self):
         kernel_image.check_bzimage(self.image())
 
+    def test_the_magic_numbers_suffice(self):
+        with tempfile.NamedTemporaryFile() as image:
+            image.write(b"\0" * 0x1FE + b"\x55\xaa\0\0HdrS")
+            image.flush()
+            kernel_image.check_bzimage(Path(image.name))
+            image.truncate(0x204)
+            with self.assertRaises(UserError):
+                kernel_image.check_bzimage(Path(image.name))
+
     def test_others_are_refused(self):
         path = self.image()
         whole = path.read_bytes()

@@ -16,6 +16,31 @@ from umbra.vm import agent_commands, launch, vfio
 from umbra.vm.guest import fresh_directory
 
 
+class Options(unittest.TestCase):
+    def refused(self, parse, *arguments: str) -> None:
+        with self.assertRaises((UserError, SystemExit)) as caught:
+            parse(list(arguments))
+        code = getattr(caught.exception, "code", None)
+        self.assertEqual(code, ExitCode.USAGE, arguments)
+
+    def setUp(self):
+        # argparse reports on standard error.
+        self.enterContext(contextlib.redirect_stderr(io.StringIO()))
+
+    def test_bad_ones_are_refused(self):
+        for arguments in (["--nonsense"], ["--mem", "lots"], ["--mem", "0"], ["--smp", "0"],
+                          ["--timeout", "-1"], ["--kernel", "/nonexistent"], ["--viommu", "amd"],
+                          ["--shell", "--run", "device"], ["--vfio", "0000:00:10.0", "--testbed"],
+                          ["--kernel", __file__]):
+            self.refused(run_vm.parse, *arguments)
+
+    def test_good_ones(self):
+        options = run_vm.parse(["--mem", "2G", "--", "-trace", "vtd_*"])
+        self.assertEqual(options.extra, ["-trace", "vtd_*"])
+        self.assertEqual(launch.bytes_of("2G"), 2 << 30)
+        self.assertEqual(launch.bytes_of("512"), 512 << 20)
+
+
 class Writing(unittest.TestCase):
     def test_commands_that_overwrite_the_disk(self):
         for command in ("workload verify", "workload verify size=4m", "workload verify phase=write",
