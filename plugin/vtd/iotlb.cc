@@ -181,21 +181,24 @@ void Iotlb::invalidate_all() {
 
 void Iotlb::invalidate_domain(DomainId domain) {
     generation_.fetch_add(1, std::memory_order_seq_cst);
-    if (population(domain).load(std::memory_order_seq_cst) == 0) {
-        return;
+    if (population(domain).load(std::memory_order_seq_cst) != 0) {
+        drop_domain(domain);
     }
+}
+
+void Iotlb::drop_domain(DomainId domain) {
     for (Set& set : sets_) {
         drop_if(set, [domain](std::uint64_t tag) { return domain_of(tag) == domain; });
     }
 }
 
 void Iotlb::invalidate_pages(DomainId domain, IovaRange range) {
-    if (beyond_tables(range.extent())) {
-        invalidate_domain(domain);
-        return;
-    }
     generation_.fetch_add(1, std::memory_order_seq_cst);
     if (population(domain).load(std::memory_order_seq_cst) == 0) {
+        return;
+    }
+    if (beyond_tables(range.extent())) {
+        drop_domain(domain);
         return;
     }
     if (beyond_tables(range.first.value())) {

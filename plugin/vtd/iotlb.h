@@ -111,6 +111,7 @@ class Iotlb {
     static void unlock(Set& set);
 
     std::atomic<std::uint32_t>& population(DomainId domain);
+    void drop_domain(DomainId domain);
     template <class Predicate>
     void drop_if(Set& set, Predicate covered);
 
