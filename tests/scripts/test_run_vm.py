@@ -13,7 +13,8 @@ from umbra.building import products
 from umbra.commands import run_vm
 from umbra.errors import ExitCode, UserError
 from umbra.vm import agent_commands, launch, vfio
-from umbra.vm.guest import fresh_directory
+from umbra.vm.config import GuestConfig
+from umbra.vm.guest import AgentResult, fresh_directory
 
 
 class Options(unittest.TestCase):
@@ -165,6 +166,51 @@ class Files(unittest.TestCase):
             options = run_vm.parse(["--initrd", "initrd"])
             os.chdir(before)
             self.assertEqual(options.initrd, Path(folder).resolve() / "initrd")
+
+
+class FakeGuest:
+    """Answers every command; those in `failing` with status 1."""
+    failing: tuple[str, ...] = ()
+    done: list[str] = []
+
+    def __init__(self, *_arguments):
+        FakeGuest.done = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def wait_ready(self):
+        return {"kernel": "6.12", "cpus": 1}
+
+    def command(self, line):
+        self.done.append(line)
+        return AgentResult(line, int(line in self.failing), None, {})
+
+    def power_off(self):
+        self.done.append("off")
+
+
+class Runs(unittest.TestCase):
+    def run_with(self, options: launch.LaunchOptions, failing: tuple[str, ...] = ()) -> ExitCode:
+        config = GuestConfig(passthrough=options.vfio or ["0000:00:10.0"])
+        with mock.patch.object(launch, "Guest", FakeGuest), mock.patch.object(FakeGuest, "failing", failing):
+            return launch.run(options, mock.Mock(), config, lambda _: None, lambda _: None, None)
+
+    def test_the_testbeds_disk_is_written_to(self):
+        self.assertEqual(self.run_with(launch.LaunchOptions(testbed=True)), ExitCode.PASS)
+        self.assertEqual(FakeGuest.done, ["device", "workload verify size=4m", "dmesg-check", "off"])
+
+    def test_a_real_device_is_only_checked(self):
+        self.run_with(launch.LaunchOptions(vfio=["0000:3b:00.0"]))
+        self.assertEqual(FakeGuest.done, ["select 0000:01:00.0", "check", "dmesg-check", "off"])
+
+    def test_the_policy_comes_first_and_a_failure_is_the_exit_code(self):
+        options = launch.LaunchOptions(policy="fq-domain", run=["device", "workload hold"])
+        self.assertEqual(self.run_with(options, failing=("device",)), ExitCode.GUEST_FAILED)
+        self.assertEqual(FakeGuest.done, ["policy fq-domain", "device", "workload hold", "off"])
 
 
 class DryRun(unittest.TestCase):

@@ -40,9 +40,9 @@ def parse(arguments: list[str]) -> CommandLine:
         "Builds what is missing, then measures what invalidations cost on Umbra and on QEMU's intel-iommu in one run. "
         "Writes one folder with result.json, tables and plots."))
     parser.add_argument("--quick", action="store_true",
-                        help="device and engine level only, few sizes, few repetitions: 1 to 2 minutes")
+                        help="measure the device and engine levels only, few sizes and repetitions: 1 to 2 minutes")
     parser.add_argument("--level", action="append", default=[], choices=LEVELS,
-                        help="repeatable (default: all of them)")
+                        help="a level, as described below (repeatable; default: all)")
     parser.add_argument("--only", action="append", metavar="PATTERN", default=[],
                         help="only cases, benchmarks and workloads whose name matches (repeatable; --list names them)")
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="N times as many repetitions")

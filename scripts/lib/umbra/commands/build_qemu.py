@@ -10,9 +10,9 @@ def main() -> None:
     parser = common.Parser(
         prog="build-qemu",
         description="Builds QEMU (x86-64 system emulation, plugins on) from Debian's source package.",
-        epilog="QEMU_SOURCE=FOLDER-OR-TARBALL in the environment builds that source instead. A folder is built as it\n"
-               "is.\n"
-               "QEMU_UNPATCHED=1 in the environment makes every script use a QEMU without the patches.\n"
+        epilog="The environment variable QEMU_SOURCE=FOLDER-OR-TARBALL names a source that is built in place of\n"
+               "Debian's. A folder is built as it is, without the patches.\n"
+               "QEMU_UNPATCHED=1 makes every script use a QEMU without the patches.\n"
                "Example: scripts/build-qemu --qemu-version 10.2")
     parser.add_argument("--qemu-version", metavar="X.Y", default=DEFAULT_VERSION,
                         help="version or branch to build (default: %(default)s)")

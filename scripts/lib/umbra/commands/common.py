@@ -5,6 +5,7 @@ import argparse
 import io
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: Any) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         settings.setdefault("allow_abbrev", False)
+        settings["description"] = textwrap.fill(settings["description"], 100)
         super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:
@@ -26,9 +28,9 @@ class Parser(argparse.ArgumentParser):
 
 def add_common_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--offline", action="store_true",
-                        help="never touch the network; say what is missing")
+                        help="never use the network; name what is missing instead")
     parser.add_argument("--update", action="store_true",
-                        help="ask the archive for a newer source version (default: keep the built one)")
+                        help="ask the archive for newer sources (default: keep those that are built)")
 
 
 def _end_as_interrupted(_signal: int, _frame: FrameType | None) -> NoReturn:

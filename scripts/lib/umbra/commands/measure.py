@@ -37,19 +37,23 @@ class CommandLine(MeasureOptions):
 def parse(arguments: list[str]) -> CommandLine:
     parser = common.Parser(prog="measure", epilog=EPILOG, description=(
         "Measures what caching mode costs, for each vIOMMU, flush policy, backend and workload."))
-    parser.add_argument("--quick", action="store_true", help="one workload, type1 only")
-    parser.add_argument("--viommu", action="append", default=[], choices=VIOMMUS, help="repeatable")
-    parser.add_argument("--policy", action="append", default=[], choices=POLICIES, help="repeatable")
+    parser.add_argument("--quick", action="store_true", help="measure one workload on type1 only")
+    parser.add_argument("--viommu", action="append", default=[], choices=VIOMMUS,
+                        help="a vIOMMU (repeatable; default: umbra and qemu-intel)")
+    parser.add_argument("--policy", action="append", default=[], choices=POLICIES,
+                        help="a flush policy (repeatable; default: all that the kernel has)")
     parser.add_argument("--backend", action="append", default=[], choices=BACKENDS,
-                        help=f"repeatable (default: {', '.join(DEFAULT_BACKENDS)})")
+                        help=f"a VFIO backend, or emulated: without VFIO (repeatable; default: "
+                        f"{' and '.join(DEFAULT_BACKENDS)})")
     parser.add_argument("--kernel", action="append", default=[], choices=("stock", "patched"),
-                        help="repeatable (default stock)")
+                        help="a guest kernel (repeatable; default: stock)")
     parser.add_argument("--workload", action="append", default=[], metavar="GLOB",
                         help="only workloads whose name matches (repeatable; --list names them)")
-    parser.add_argument("--smp", type=int, default=1, metavar="N", help="guest CPUs (default %(default)s)")
+    parser.add_argument("--smp", type=int, default=1, metavar="N", help="CPUs of the guest (default %(default)s)")
     parser.add_argument("--repeat", type=int, default=1, metavar="N",
                         help="boot each cell N times; the table shows medians and the spread")
-    parser.add_argument("--out", type=Path, help="folder (default: time-stamped, below build/measure)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER",
+                        help="where the result goes (default: time-stamped, below build/measure)")
     parser.add_argument("--report", type=Path, metavar="RESULT.JSON",
                         help="print the table of an earlier run and stop")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")

@@ -63,7 +63,8 @@ def parse(arguments: list[str]) -> CommandLine:
     which.add_argument("--debug", action="store_true",
                        help="with lockdep and KASAN (qemu-configs/kernel/debug.config); several times slower")
     what = parser.add_argument_group("what is run")
-    what.add_argument("--viommu", action="append", default=[], choices=VIOMMUS, help="repeatable (default: both)")
+    what.add_argument("--viommu", action="append", default=[], choices=VIOMMUS,
+                      help="a vIOMMU to boot behind (repeatable; default: both)")
     what.add_argument("--only", action="append", metavar="PATTERN", default=[],
                       help="only cases whose name matches, such as '*/fq-range/*' (repeatable)")
     what.add_argument("--list", action="store_true", help="list the cases and stop")
@@ -79,7 +80,7 @@ def parse(arguments: list[str]) -> CommandLine:
                       help="invalidation counts to compare with (default: tests/regress/baseline.json)")
     told.add_argument("--update-baseline", action="store_true", help="store the counts instead of comparing them")
     told.add_argument("--out", type=Path, metavar="DIR", help="folder for logs (default: below build/regress/)")
-    told.add_argument("--offline", action="store_true", help="never touch the network; say what is missing")
+    told.add_argument("--offline", action="store_true", help="never use the network; name what is missing instead")
     options = parser.parse_args(arguments, CommandLine())
     check(options)
     return options

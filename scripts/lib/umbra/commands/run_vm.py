@@ -64,16 +64,17 @@ def parse(arguments: list[str]) -> CommandLine:
                        help="testbed: further words for the testbed host's kernel command line")
     guest = parser.add_argument_group("the guest")
     guest.add_argument("--viommu", choices=VIOMMUS, default=None,
-                       help="default: umbra if it is built in this tree, else qemu-intel")
+                       help="the vIOMMU (default: umbra; qemu-intel in a tree without the plugin)")
     guest.add_argument("--viommu-options", metavar="KEY=VALUE,…", default="",
                        help="further properties of the vIOMMU device")
-    guest.add_argument("--kernel", type=Path, help="a bzImage (default: the stock kernel built here)")
+    guest.add_argument("--kernel", type=Path, metavar="BZIMAGE",
+                       help="a kernel image (default: the stock kernel built here)")
     guest.add_argument("--initrd", type=Path,
                        help="an initramfs (default: the guest image built here)")
     guest.add_argument("--append", default="", metavar="WORDS",
                        help="further words for the kernel command line; on the emulated testbed, loglevel=7 brings "
                        "back to the console what is less than an error (and takes some 15 s of the boot)")
-    guest.add_argument("--mem", default="1G", help="memory, e.g. 512M, 4G (default 1G)")
+    guest.add_argument("--mem", default="1G", metavar="SIZE", help="memory, such as 512M or 4G (default 1G)")
     guest.add_argument("--smp", type=int, default=1, metavar="N", help="virtual CPUs (default 1)")
     guest.add_argument("--policy", choices=POLICIES, help="flush policy to set in the guest")
     job = parser.add_argument_group("what it does")
@@ -85,7 +86,8 @@ def parse(arguments: list[str]) -> CommandLine:
     job.add_argument("--console", action="store_true", help="show the guest's console as it runs")
     job.add_argument("--timeout", type=float, default=None, metavar="SECONDS",
                      help="end the guest after this time (default 300; with --shell: none)")
-    job.add_argument("--out", type=Path, help="folder for logs (default: below build/run-vm/)")
+    job.add_argument("--out", type=Path, metavar="FOLDER",
+                     help="where logs go (default: below build/run-vm/)")
     job.add_argument("--dry-run", action="store_true", help="print the QEMU command lines and stop")
     job.add_argument("--json", action="store_true", help="print the agent's results as JSON lines")
     common.add_common_options(job)

@@ -21,9 +21,9 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
                "fuzz:  libFuzzer targets, a minute each\n"
                "qtest: the device in a real QEMU, without a guest\n"
                "guest: Linux in VMs\n"
-               "The long run is the default run, then ten million steps of the shadow's random model, then qtest on a\n"
-               "QEMU without qemu-configs/patches, then scripts/measure --quick and scripts/test in a fresh Debian 13.\n"
-               f"That needs root or user namespaces, {fresh_debian.GIGABYTES} GB in the cache, and some hours.\n"
+               "The long run is the default run, then ten million steps of the shadow's random model, then qtest on\n"
+               "a QEMU without qemu-configs/patches, then scripts/measure --quick and scripts/test in a fresh\n"
+               f"Debian 13. That needs root or user namespaces, {fresh_debian.GIGABYTES} GB in the cache, and some hours.\n"
                "Exit codes: 0 all passed, 1 a test failed, 2 usage, 4 something could not be built.\n"
                "Example: scripts/test unit --filter InvalidationQueue\n"
                "Example: scripts/test --long")
