@@ -23,7 +23,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
                "guest: Linux in VMs\n"
                "The long run is the default run, then ten million steps of the shadow's random model, then qtest on\n"
                "a QEMU without qemu-configs/patches, then scripts/measure --quick and scripts/test in a fresh\n"
-               f"Debian 13. That needs root or user namespaces, {fresh_debian.GIGABYTES} GB in the cache, and some hours.\n"
+               f"Debian 13. That needs root or user namespaces, {fresh_debian.GIGABYTES} GB in the cache, and some\n"
+               "hours.\n"
                "Exit codes: 0 all passed, 1 a test failed, 2 usage, 4 something could not be built.\n"
                "Example: scripts/test unit --filter InvalidationQueue\n"
                "Example: scripts/test --long")
