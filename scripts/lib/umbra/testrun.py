@@ -48,7 +48,7 @@ class CTestRun:
         words = ["ctest", "--test-dir", str(self.folder), "--output-on-failure", "--no-tests=error",
                  f"-j{jobs_at_once}", "-L", f"^({'|'.join(self.labels)})$",
                  *(["-R", self.pattern] if self.pattern else [])]
-        return subprocess.run(words, env=_test_environment() | self.variables, stdin=subprocess.DEVNULL,
+        return subprocess.run(words, env=_test_environment() | dict(self.variables), stdin=subprocess.DEVNULL,
                               check=False).returncode == 0
 
 
