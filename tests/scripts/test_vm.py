@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest import mock
 
 from umbra.errors import ExitCode, UserError
-from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of
+from umbra.vm.config import CONFIGS, VIOMMUS, GuestConfig, arguments_of, kvm_runs_guests
 from umbra.vm.guest import Guest
 from umbra.vm.host import LocalHost
 from umbra.vm.process import tail
@@ -74,6 +74,46 @@ class CommandLine(unittest.TestCase):
         with self.assertRaises(UserError) as caught:
             GuestConfig(viommu="umbra").check()
         self.assertEqual(caught.exception.code, ExitCode.ENVIRONMENT)
+
+
+class Kvm(unittest.TestCase):
+    """Whether guests run on KVM: by itself where it can, and emulated unasked only where there is none."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.device, self.cpuinfo = Path(folder.name) / "kvm", Path(folder.name) / "cpuinfo"
+        self.device.touch()
+        self.cpuinfo.write_text("flags\t\t: fpu vmx sse\n")
+        self.access = self.enterContext(mock.patch("os.access", return_value=True))
+        self.enterContext(mock.patch.dict(os.environ))
+        os.environ.pop("UMBRA_EMULATE", None)
+
+    def runs(self) -> bool:
+        return kvm_runs_guests(self.device, self.cpuinfo)
+
+    def test_a_cpu_that_virtualizes(self):
+        self.assertTrue(self.runs())
+        self.cpuinfo.write_text("flags\t\t: fpu sse\n")
+        self.assertFalse(self.runs())
+
+    def test_a_machine_without_the_device_emulates(self):
+        self.device.unlink()
+        self.assertFalse(self.runs())
+
+    def test_a_user_who_may_not_use_it_is_told_how_to_get_it(self):
+        self.access.return_value = False
+        with self.assertRaises(UserError) as caught:
+            self.runs()
+        self.assertEqual(caught.exception.code, ExitCode.ENVIRONMENT)
+        self.assertIn("group kvm", caught.exception.remedy)
+        self.assertIn("UMBRA_EMULATE=1", caught.exception.remedy)
+
+    def test_emulation_when_it_is_asked_for(self):
+        os.environ["UMBRA_EMULATE"] = "1"
+        self.assertFalse(self.runs())
+        self.access.return_value = False
+        self.assertFalse(self.runs())
 
 
 class Panic(unittest.TestCase):

@@ -30,6 +30,7 @@ examples:
 
 exit codes: 0 pass, 1 the guest failed, 2 usage, 3 time limit, 4 this machine cannot do it
 What the commands of --run are: tests/guest/README.md.
+UMBRA_EMULATE=1 in the environment emulates the CPU in place of using KVM.
 """
 
 

@@ -3,8 +3,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 from umbra.errors import ExitCode, UserError
@@ -30,15 +30,24 @@ def arguments_of(name: str) -> list[str]:
     return words
 
 
-def kvm_runs_guests() -> bool:
-    """True if /dev/kvm is of use: it can exist on CPUs that give us neither VMX nor SVM."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+def kvm_runs_guests(device: Path = Path("/dev/kvm"), cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """True if KVM is of use here: the device can exist on CPUs that give us neither VMX nor SVM.
+
+    Raises UserError if it is of use and this user may not open it. UMBRA_EMULATE=1 in the environment forgoes KVM.
+    """
+    if os.environ.get("UMBRA_EMULATE", "") not in ("", "0"):
         return False
     try:
-        flags = Path("/proc/cpuinfo").read_text()
+        flags = cpuinfo.read_text().split()
     except OSError:
         return False
-    return any(word in flags.split() for word in ("vmx", "svm"))
+    if not device.exists() or not {"vmx", "svm"} & set(flags):
+        return False
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise UserError(ExitCode.ENVIRONMENT, f"This machine has {device}, and this user may not open it.",
+                        "Join the group kvm (as root: adduser USER kvm; then log in anew), or set UMBRA_EMULATE=1 for "
+                        "emulation, which is many times slower.")
+    return True
 
 
 @dataclasses.dataclass
