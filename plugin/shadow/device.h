@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A device behind the unit as the shadow sees it, and how the shadow learns what the guest's
-// context entries say about it.
+// The shadow's ports to a device behind the unit, and to the guest's context entries.
 #pragma once
 
 #include <cstdint>
@@ -11,18 +10,18 @@
 
 namespace umbra::shadow {
 
-// What a device's DMA goes through now.
+// How a device's DMA is translated.
 enum class DmaMode : std::uint8_t {
-    blocked,       // no valid context entry: every DMA faults
-    translated,    // second-stage tables
-    pass_through,  // addresses are guest-physical: translation off, or a pass-through context entry
+    blocked,       // the device has no valid context entry: every DMA faults
+    translated,    // addresses are IOVAs, translated by second-stage tables
+    pass_through,  // addresses are guest-physical: translation is off, or the context entry says so
 };
 
-// What the tables that the guest has in force say about one device.
+// The content of one device's context entry, from the root table that is in force.
 struct DeviceContext {
     DmaMode mode = DmaMode::blocked;
-    // Meaningful if mode is translated. Top-level table, and levels of the walk (3: 39 bits,
-    // 4: 48 bits).
+    // Meaningful if mode is translated. `root` is the top-level table. `levels` is the number of
+    // levels of a walk (3: 39 bits, 4: 48 bits).
     DomainId domain{};
     Gpa root{};
     unsigned levels = 0;
@@ -30,7 +29,7 @@ struct DeviceContext {
     friend bool operator==(const DeviceContext&, const DeviceContext&) = default;
 };
 
-// Reads root and context entries. Implemented over vtd::Unit::context_of.
+// Reads root and context entries. Implemented with vtd::Unit::context_of.
 class ContextSource {
   public:
     virtual ~ContextSource() = default;
@@ -42,23 +41,24 @@ class ContextSource {
     ContextSource& operator=(const ContextSource&) = default;
 };
 
-// Implemented outside of the shadow, one for each device that the manager was told of.
+// One device that the manager was told of. Implemented outside of the shadow.
+//
+// Threading: as HostMapper. Implementations must not call back into the shadow.
 class Device {
   public:
     virtual ~Device() = default;
 
-    // As the guest has numbered the buses now.
+    // The source-id by the current bus numbers, which the guest assigns.
     [[nodiscard]] virtual SourceId source_id() const = 0;
 
-    // Where its mappings go. Null for a device that only does emulated DMA, translated at access
-    // time: the shadow keeps its mode up to date and mirrors nothing for it. To change the mapper,
-    // remove the device and add it again.
+    // The host mapper that gets the device's mappings. Null for a device whose DMA is emulated and
+    // translated at access time: such a device gets its mode, and nothing is mirrored for it. To
+    // change the mapper, remove the device and add it again.
     [[nodiscard]] virtual HostMapper* mapper() = 0;
 
-    // Called when the mode changes, and once when the device is added. Everything that the shadow
-    // had mapped is gone from the mapper before a call with another mode than `translated`, and
-    // nothing is mapped before a call with `translated`: so the owner can let somebody else fill the
-    // same host container in pass-through mode.
+    // Called when the mode changes, and once when the device is added. The shadow has nothing
+    // mapped at any call: it unmaps before it leaves `translated`, and maps after it has come to
+    // `translated`. So somebody else can fill the same host container in pass-through mode.
     virtual void set_mode(DmaMode mode) = 0;
 
   protected:

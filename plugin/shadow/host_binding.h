@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// One device's host mapper, and what is known about it beyond the mirror of its domain. Together
-// they say what the host has mapped, from what was carried out and not from guest tables:
+// One device's binding to its host mapper: carries the deltas of the device's domain out, and knows
+// in what the host differs from the domain's mirror.
 //
-//   mapped = leaves of the mirror - missing + stuck
+//   mapped on the host = leaves of the mirror - missing + stuck
 //
-//   missing   leaves that the host refused, or that it was not asked for yet (a device that has
-//             just come to the domain misses everything)
-//   lost      those of them that had been mapped, and had to go for a moment only: what a split
-//             leaves, or RAM that moves
-//   put off   those of them for which there was no time; a sync does not end before it has asked
-//             for them
-//   stuck     stretches whose unmap the host refused: something may still be mapped there
+//   missing   leaves that the host refused, or was not asked for yet. A device that has just
+//             come to the domain misses every leaf
+//   lost      missing leaves that had been mapped, and had to go for a moment only: the rests of a
+//             split, or leaves whose RAM moved
+//   put off   missing leaves for which there was no time. A sync does not end before the host was
+//             asked for them
+//   stuck     stretches whose unmap the host refused. Something may still be mapped there
 //
-// All are tried again: what is lost by every sync of the domain, since nothing in the guest changed
-// that would make it invalidate just that; the rest by those that concern it. A coalesced run of
-// leaves is missing, and lost, as a whole or not at all.
+// Every sync of the domain tries lost leaves again, because the guest changed nothing and will not
+// invalidate them. A sync tries other missing leaves and stuck stretches again if it concerns them.
+//
+// HostCalls makes the calls and knows what is stuck. MissingLeaves is the set of missing leaves.
 //
 // Threading: one thread at a time.
 #pragma once
@@ -44,34 +45,36 @@ class HostBinding {
     HostBinding(const HostBinding&) = delete;
     HostBinding& operator=(const HostBinding&) = delete;
 
-    // The device comes to a domain: every leaf of `mirror` is missing. All outlive the stay.
+    // The device comes to a domain, and misses every leaf of `mirror`. All outlive the stay.
     void join(const Mirror& mirror, const RamSnapshot& ram, TroubleLog& log,
               telemetry::HostCounters& domain);
-    // Unmaps everything that the domain mapped. What the host refuses stays stuck.
+    // The device leaves the domain. Unmaps everything that the host may hold; a stretch whose unmap
+    // the host refuses stays stuck.
     void leave();
-    // The host has nothing of it any more: every leaf is missing, nothing is stuck.
+    // The host lost everything: every leaf is missing, and nothing is stuck.
     void forget();
 
-    // A sync begins: what failed in the one before is tried again.
+    // A sync begins. Calls that failed in the sync before are worth another try.
     void begin() { calls_.begin(); }
     // Carries a delta out. After many failures in a row, or one that says that the host takes no
-    // more mappings, the rest is left missing without asking it: a limit that is hit by tens of
-    // thousands of leaves must not cost as many calls. Maps for which there is no time are put off.
+    // more mappings, the rest is left missing without a call: a limit that tens of thousands of
+    // leaves hit must not cost as many calls. Maps for which there is no time are put off.
     void execute(const Plan& plan, const Delta& delta, Deadline& deadline);
 
-    // Maps what was put off, as execute() would have. True unless it stopped for the time.
+    // Maps the leaves that were put off, as execute() would have. True unless it stopped for the
+    // time.
     [[nodiscard]] bool map_put_off(Deadline& deadline);
 
-    // Unmaps again what is stuck in `range`. True if any of it went, perhaps together with what is
-    // lost.
+    // Tries again to unmap the stuck stretches in `range`. True if any went; then lost leaves may
+    // be unmapped as well.
     bool retry_unmaps(IovaRange range);
-    // How far a pass over what is missing has come.
+    // How far a pass over missing leaves has come.
     using RetryPass = MissingLeaves::Pass;
-    // Maps what is missing in `range`. Gives up at the host's limit, or after several runs in a row
-    // that fail, to go on from there in a later pass: what makes one fail mostly makes all fail.
-    // True unless it stopped for the time; then call again with the same `pass`.
+    // Maps missing leaves in `range`. Gives up at the host's limit, or after several failures in a
+    // row, since the cause of one failure is mostly the cause of all. A later pass goes on from
+    // there. True unless it stopped for the time; then call again with the same `pass`.
     [[nodiscard]] bool retry_maps(IovaRange range, RetryPass& pass, Deadline& deadline);
-    // The same for what is lost, wherever it is.
+    // The same for all lost leaves.
     [[nodiscard]] bool retry_lost(RetryPass& pass, Deadline& deadline);
 
     [[nodiscard]] bool has_lost() const { return missing_.any_lost(); }
@@ -80,16 +83,17 @@ class HostBinding {
     [[nodiscard]] bool has_missing() const { return !missing_.empty(); }
     [[nodiscard]] bool has_stuck() const { return !calls_.stuck().empty(); }
     [[nodiscard]] bool is_missing(LeafRef leaf) const { return missing_.has(leaf); }
-    // Told before leaves leave the mirror: a leaf that was missing is not any more, and will be
-    // part of a removal all the same.
+    // The leaf is about to leave the mirror, and these mappings of it will be part of a removal. A
+    // missing leaf is not missing any more.
     void removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t mapped_bytes);
-    // Told when leaves that begin `before` host mappings become one leaf, that counts as `after`,
-    // without any host call.
+    // Leaves that begin `before` host mappings became one leaf that counts as `after`, without any
+    // host call.
     void merged(std::uint64_t before, std::uint64_t after);
 
-    // What the host has mapped by this account, in order of IOVA. For mappers that cannot tell.
+    // Calls `visit` for every mapping that the host has by this account, in order of IOVA. For
+    // mappers that cannot tell.
     void visit_mappings(const HostMapper::Visitor& visit) const;
-    // Stretches whose unmap the host refused.
+    // Calls `visit(IovaRange)` for each stuck stretch.
     template <class Visit>
     void visit_stuck(Visit&& visit) const {
         calls_.stuck().visit(visit);

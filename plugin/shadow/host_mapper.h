@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A host mapper carries the shadow's decisions out: it makes a range of IOVAs of one device reach
-// host memory, or reach nothing. Behind it stands a VFIO container, a set of IOMMU notifiers, or a
-// recorder in tests. The shadow owns the interface; plugin/bridge and tests/support implement it.
+// A host mapper carries the shadow's decisions out: it makes a range of one device's IOVAs reach
+// host memory, or reach nothing. A VFIO container, a set of IOMMU notifiers or a recorder of tests
+// stands behind a host mapper.
 //
-// Rules that the shadow keeps (they are those of VFIO type1v2 and iommufd):
+// The shadow keeps the rules of VFIO type1v2 and iommufd:
 //   * a map never covers an IOVA at which this mapper has something live;
-//   * an unmap never bisects a mapping: what was mapped by one call is unmapped as a whole;
+//   * an unmap never bisects a mapping: a mapping made by one call is unmapped as a whole;
 //   * an unmap range may contain any number of mappings, and holes.
 #pragma once
 
@@ -19,11 +19,12 @@
 
 namespace umbra::shadow {
 
-// Outcome of a host call: success, or a positive errno value as the kernel gives it.
+// The result of a host call: success, or a positive errno value as the kernel gives it.
 class [[nodiscard]] HostResult {
   public:
     static constexpr HostResult success() { return HostResult(0); }
-    // `error` is a positive errno value, for example ENOSPC when type1's dma_entry_limit is hit.
+    // `error` is a positive errno value. ENOSPC says that the host takes no more mappings, as when
+    // type1's dma_entry_limit is hit.
     static constexpr HostResult failure(int error) { return HostResult(error); }
 
     [[nodiscard]] constexpr bool ok() const { return error_ == 0; }
@@ -49,10 +50,10 @@ struct HostMapping {
     friend bool operator==(const HostMapping&, const HostMapping&) = default;
 };
 
-// How far a call for several mappings came.
+// The result of a call for several mappings.
 struct [[nodiscard]] MapProgress {
-    std::size_t mapped = 0;                     // from the first one on
-    HostResult result = HostResult::success();  // of the one after them, if there is one
+    std::size_t mapped = 0;                     // how many succeeded, from the first one on
+    HostResult result = HostResult::success();  // of the next one, if not all succeeded
 };
 
 // Threading: called only from the thread that drives the shadow (QEMU: with the big lock held).
@@ -63,8 +64,8 @@ class HostMapper {
     // On failure nothing of `mapping` is mapped.
     virtual HostResult map(const HostMapping& mapping) = 0;
 
-    // Maps in order until one fails; nothing of that one and of those after it is mapped. For
-    // mappers to whom a call costs more than what it does.
+    // Maps in order until one fails. Nothing of the failed one and of those after it is mapped. A
+    // mapper overrides map_all() if many mappings in one call are cheaper than many calls.
     virtual MapProgress map_all(std::span<const HostMapping> mappings) {
         for (std::size_t i = 0; i < mappings.size(); ++i) {
             if (const HostResult result = map(mappings[i]); !result.ok()) {
@@ -74,12 +75,12 @@ class HostMapper {
         return {.mapped = mappings.size()};
     }
 
-    // Removes every mapping inside [iova, iova + bytes). Success if there is none. On failure any
-    // part of them may be left; the shadow asks again later.
+    // Removes every mapping inside [iova, iova + bytes), and succeeds if there is none. On failure
+    // some of the mappings may be left; the shadow asks again later.
     virtual HostResult unmap(Iova iova, std::uint64_t bytes) = 0;
 
-    // Calls `visit` for everything that is mapped now, in order of IOVA, if this mapper can tell.
-    // False if it cannot (the kernel has no such query); then nothing was visited.
+    // Calls `visit` for every mapping that exists, in order of IOVA. Returns false, and visits
+    // nothing, if the mapper cannot tell (the kernel has no such query).
     using Visitor = std::function<void(const HostMapping&)>;
     [[nodiscard]] virtual bool visit_mappings(const Visitor& /*visit*/) const { return false; }
 

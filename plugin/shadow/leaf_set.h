@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// A set of leaves of a mirror, as a bitmap for each table that has any in it: nothing to look at
-// while it is empty, and no more than a bit a leaf when a host limit is hit by very many. Whoever
-// takes a leaf out of the mirror takes it out of the set first.
+// A set of leaves of a mirror. Each table with a leaf in the set has a bitmap, so an empty set
+// costs nothing to ask, and a set of very many leaves takes one bit a leaf. A leaf must leave the
+// set before it leaves the mirror.
 //
 // Threading: one thread at a time.
 #pragma once
@@ -19,20 +19,20 @@ namespace umbra::shadow {
 
 class LeafSet {
   public:
-    // Where a leaf stands in the set's order: by the first IOVA of its table, the level of that,
-    // and the slot. So tables that start at the same IOVA are kept apart, and the leaves of a table
-    // are side by side.
+    // The position of a leaf in the set's order: first IOVA of its table, level of the table, slot.
+    // Tables of two levels can start at the same IOVA, so the level tells them apart. The leaves of
+    // one table are neighbours.
     using Place = std::uint64_t;
     static constexpr Place kNowhere = std::numeric_limits<Place>::max();
 
     [[nodiscard]] static Place place(const Table& table, unsigned slot) {
         return table.base.value() | std::uint64_t{table.level} << kSlotBits | slot;
     }
-    // The first place after all of the table.
+    // The first place after the last slot of the table.
     [[nodiscard]] static Place after(const Table& table) {
         return place(table, kEntriesPerTable - 1) + 1;
     }
-    // The leaf at `place`; none if the mirror has no such table.
+    // The leaf at `place`. None if the mirror has no such table.
     [[nodiscard]] static LeafRef leaf_at(const Mirror& mirror, Place place) {
         const unsigned level = static_cast<unsigned>(place >> kSlotBits) & kLevelMask;
         Table* table = mirror.table_at(Iova(place).align_down(kPageSize), level);
@@ -63,7 +63,7 @@ class LeafSet {
         return at == tables_.end() ? kNowhere : at->first | first_from(at->second, 0);
     }
 
-    // Both return whether that changed anything.
+    // add() and remove() return whether the set changed.
     bool add(LeafRef leaf) {
         EntryBitmap& bits = tables_[place(*leaf.table, 0)];
         const bool is_new = !bits.test(leaf.slot);
@@ -84,13 +84,13 @@ class LeafSet {
     void clear() { tables_.clear(); }
 
   private:
-    // A table's first IOVA is a multiple of 4 KiB, which leaves 12 bits for the rest of a place.
+    // A table's first IOVA is a multiple of 4 KiB. The low 12 bits hold level and slot.
     static constexpr unsigned kSlotBits = 9;
     static constexpr Place kSlotMask = kEntriesPerTable - 1;
     static constexpr unsigned kLevelMask = 7;
     static_assert(kEntriesPerTable == 1U << kSlotBits && vtd::kMaxLevels <= kLevelMask);
 
-    // The first set bit at or after `slot`; kEntriesPerTable if there is none.
+    // The first set bit at or after `slot`, or kEntriesPerTable.
     [[nodiscard]] static unsigned first_from(const EntryBitmap& bits, unsigned slot) {
         std::uint64_t mask = ~std::uint64_t{0} << slot % 64;
         for (unsigned word = slot / 64; word < EntryBitmap::kWords; ++word) {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// The shadow of one unit: it knows the devices, keeps one Domain for each guest domain that
-// has a device with a host mapper, and turns the guest's invalidations into syncs of the spaces
-// concerned, and only of those.
+// The shadow of one unit. The manager turns the guest's invalidations into syncs of the guest
+// domains concerned, and wires two parts:
 //
-// Which domain a device belongs to is re-read from the guest's root and context entries when the
-// guest invalidates its context cache, and compared with what was known: a device whose context
-// did not change is not touched. A domain is identified by domain-id, top-level table and number of
-// levels; all its devices share one mirror, and one walk serves all.
+//   Attachments   the devices, and the domain that each is attached to
+//   JobQueue      the syncs that are put off, and when they are done
 //
-// Work is put off within a batch of invalidations: page-selective ones that touch each other become
-// one sync. It is done in barrier(), before the guest can see a wait descriptor complete. A lot of
-// work can be done in slices (Options::slice_ns): then the guest sees the completion later, when
-// run() has done the rest.
+// A domain is identified by domain-id, top-level table and number of levels. All its devices share
+// one mirror, and one walk of the guest's tables serves all of them.
+//
+// Within a batch of invalidations syncs are put off, and page-selective invalidations of neighbours
+// become one sync. barrier() does the syncs, before the guest can see a wait descriptor complete.
+// With slices (Options::slice_ns) barrier() does a part of a long sync. The guest sees the
+// completion after run() has done the rest.
 //
 // Threading: everything from one thread at a time (QEMU: with the big lock held).
 #pragma once
@@ -38,7 +38,7 @@ namespace umbra::shadow {
 
 class Manager : public vtd::InvalidationObserver {
   public:
-    // All of them outlive the manager.
+    // The manager's ports to the outside. All outlive the manager.
     struct Ports {
         const GuestMemory& memory;
         const RamMap& ram;
@@ -47,7 +47,7 @@ class Manager : public vtd::InvalidationObserver {
         const Clock& clock;
     };
 
-    // `format` is that of the unit's second-stage entries. Translation counts as off until
+    // `format` is the format of the unit's second-stage entries. Translation counts as off until
     // translation_changed(true).
     Manager(const Options& options, vtd::EntryFormat format, Ports ports);
     // Removes every device.
@@ -57,31 +57,31 @@ class Manager : public vtd::InvalidationObserver {
 
     // ---- Devices ----
 
-    // The device is put into the mode and domain that the guest's tables give it, and what its
-    // domain maps is mapped. `device` stays the caller's and outlives its stay here. Adding one
-    // that is there does nothing.
+    // Puts the device into the mode and domain that the guest's tables give it, and maps what the
+    // domain maps. `device` stays the caller's and lives until it is removed. Does nothing if the
+    // device was added before.
     void add_device(Device& device);
-    // Everything that was mapped for it is unmapped; its set_mode is not called. Removing one that
-    // is not there does nothing.
+    // Unmaps everything that was mapped for the device, and does not call its set_mode. Does
+    // nothing if the device was not added.
     void remove_device(Device& device);
-    // The device's host mapper holds nothing any more, or has new listeners behind it: everything
-    // that its domain maps is mapped again. What the guest has changed without invalidating it
-    // stays as it was invalidated last.
+    // The device's host mapper lost everything, or has new listeners behind it. Maps everything
+    // again that the device's domain maps. Changes that the guest has not invalidated yet are not
+    // taken over.
     void replay(Device& device);
 
-    // Devices may have other source-ids than before: each gets the context that its own one has.
+    // The guest renumbered its buses. Each device gets the context of its current source-id.
     void sources_changed();
 
-    // Does all that was put off, at once. Within a batch nothing: its barrier does it.
+    // Does all syncs that were put off, unless a batch is under way: then its barrier does them.
     void settle();
 
-    // The RamMap has another generation: what lies elsewhere now is mapped anew, at once. Without
-    // this call it happens with the next sync of each domain, which suffices if the old host memory
-    // stays where it was until then.
+    // The RamMap has another generation. Maps the leaves anew, at once, whose RAM lies elsewhere.
+    // Without this call the next sync of each domain does that, which suffices as long as the old
+    // host memory stays in its place.
     void ram_changed();
 
-    // A machine that stood still goes on: what the host refused is tried again, at once. With
-    // OnMapError::stop another refusal stops it again.
+    // A machine that was stopped goes on. Maps that the host refused are tried again, at once. With
+    // OnMapError::stop another refusal stops the machine again.
     void machine_goes_on();
 
     // ---- vtd::InvalidationObserver ----
@@ -92,23 +92,23 @@ class Manager : public vtd::InvalidationObserver {
     void batch_begin() override;
     void barrier() override;
     void batch_end() override;
-    // False while there is work left. Somebody has to call vtd::Unit::resume() then, now and then.
+    // Whether no sync is left. While false, somebody has to call vtd::Unit::resume() now and then.
     [[nodiscard]] bool caught_up() const override;
-    // False when the batch under way has taken a slice, whoever took it.
+    // Whether the batch began less than a slice ago, whoever used the time.
     [[nodiscard]] bool has_time() const override;
 
-    // Does work that was put off, for a slice (Options::slice_ns) and never much longer, and
-    // returns whether all is done.
+    // Does syncs that were put off, for a slice (Options::slice_ns) and never much longer. Returns
+    // whether no sync is left.
     [[nodiscard]] bool run();
 
     // ---- Looking at it ----
 
-    // Compares guest tables with what is mapped on the host. Bounded by the budgets, not by time:
-    // some milliseconds for 65,536 pages.
+    // Compares the guest's tables with the host's mappings. Bounded by the budgets and not by time:
+    // 65,536 pages take some milliseconds.
     [[nodiscard]] Verification verify() const;
 
     [[nodiscard]] const telemetry::UnitShadowCounters& counters() const { return counters_; }
-    // Counts and histograms to zero; values "as of now" stay.
+    // Sets counts and histograms to zero. Gauges stay.
     void clear_counters();
 
     struct DomainView {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// What the operator chooses for the shadow of one unit.
+// The operator's options for the shadow of one unit.
 #pragma once
 
 #include <cstdint>
@@ -8,35 +8,35 @@
 namespace umbra::shadow {
 
 enum class OnMapError : std::uint8_t {
-    report,  // tell the operator, go on, retry
-    stop,    // tell the operator and stop the machine
+    report,  // the operator is told, and the machine goes on; the map is retried
+    stop,    // the operator is told, and the machine stops
 };
 
 struct Options {
-    // Maps that are contiguous in IOVA, guest and host memory, have the same access and are named
-    // by one page-selective invalidation become one host call. A later unmap of a part must then
-    // unmap the whole and map the rest again, with a moment in which DMA to the rest faults
-    // (counted as a split). So what a domain or global flush finds, which may be of several
-    // drivers, and what several invalidations name is not joined.
+    // Joins leaves to one host mapping if one page-selective invalidation names them, they are
+    // contiguous in IOVA, guest and host memory, and their access is the same. A later unmap of a
+    // part must then unmap the whole and map the rest again (a split); meanwhile DMA to the rest
+    // faults. So leaves of several invalidations, or of a domain or global invalidation, are not
+    // joined: they may belong to several drivers.
     bool coalesce = true;
-    // Longest mapping, in bytes, that coalescing makes out of smaller leaves: bounds what a split
-    // has to map again.
+    // Longest mapping, in bytes, that is joined from smaller leaves. Bounds how much a split has to
+    // map again.
     std::uint64_t coalesce_limit = std::uint64_t{64} << 20;
 
     OnMapError on_map_error = OnMapError::report;
 
-    // Budgets against hostile tables. Leaf entries of one guest domain, table pages of one guest
-    // domain, table pages of the whole unit (each costs 4 KiB and 128 bytes in QEMU).
+    // Budgets against hostile tables: leaf entries of one guest domain, table pages of one guest
+    // domain, table pages of the whole unit. A table page costs QEMU 4 KiB and 128 bytes.
     std::uint64_t max_mappings = std::uint64_t{4} << 20;
     std::uint32_t max_tables_domain = 32768;
     std::uint32_t max_tables_unit = 65536;
 
-    // Longest stretch of work, in nanoseconds, that a batch of invalidations does at a time. What
-    // is left is done by later calls; until then caught_up() is false, and the guest waits for its
-    // invalidation while everything else goes on. A host call under way is not cut short, and
+    // Slice: the longest stretch of work, in nanoseconds, that a batch of invalidations does at a
+    // time. Later calls do the rest. Until then Manager::caught_up() is false, and the guest waits
+    // for its invalidation while everything else goes on. A host call is never cut short, and
     // unmaps are not put off. 0: no limit.
     std::uint64_t slice_ns = 0;
-    // How many tables are looked at between two looks at the clock.
+    // How many tables a walk compares between two looks at the clock.
     unsigned tables_per_look = 32;
 };
 

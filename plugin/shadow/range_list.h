@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// The IOVAs that a sync concerns, as a list of ranges. They are gathered in the order in which the
-// guest names them; then normalise() makes them ascend and lie apart, so that one pass over the
-// tables serves them all. Bounded: a list of too many ranges becomes everything, because one look
-// at all tables is cheaper than very many at few.
+// The IOVAs that a sync concerns, as a list of ranges.
 //
-// Each knows the smallest block that the guest named in it. What lies in one block the guest mapped
-// in one go, as far as anyone can tell; of what lies in two that is not known.
+// Ranges are added in the order in which the guest names them. normalise() then makes them ascend
+// and lie apart, so that one pass over the tables serves them all. The list is bounded: too many
+// ranges become one range over everything, because one look at all tables is cheaper than very many
+// looks at a few.
+//
+// Each range knows the size of the smallest block that the guest named in it. The guest may have
+// mapped the pages of one block together. Pages of two blocks it may have mapped separately.
 #pragma once
 
 #include <algorithm>
@@ -25,15 +27,15 @@ class RangeList {
     [[nodiscard]] bool empty() const { return items_.empty(); }
     [[nodiscard]] std::size_t size() const { return items_.size(); }
     [[nodiscard]] IovaRange operator[](std::size_t index) const { return items_[index].range; }
-    // In bytes, a power of two, a page or more.
+    // Size of the smallest block in the range: in bytes, a power of two, at least a page.
     [[nodiscard]] std::uint64_t block(std::size_t index) const { return items_[index].block; }
     [[nodiscard]] bool everything() const {
         return items_.size() == 1 && items_.front().range == IovaRange::everything();
     }
 
-    // Memory is kept.
+    // Keeps the memory.
     void clear() { items_.clear(); }
-    // `range` is a block: its size is a power of two, and it lies at a multiple of that.
+    // `range` is a block: its size is a power of two, and it starts at a multiple of its size.
     void add(IovaRange range) {
         const Item item = {range, range.last - range.first + 1};
         if (!items_.empty() && touch(items_.back().range, range)) {
@@ -44,9 +46,9 @@ class RangeList {
             set_everything();
         }
     }
-    // As if each page had been named by itself.
+    // One range over everything, with blocks of one page.
     void set_everything() { items_.assign(1, {IovaRange::everything(), kPageSize}); }
-    // Makes one reach further, into its neighbours as may be.
+    // Makes a range include `with`. The range may then overlap its neighbours.
     void widen(std::size_t index, IovaRange with) {
         items_[index].range = hull(items_[index].range, with);
     }
@@ -71,6 +73,7 @@ class RangeList {
         items_.resize(last + 1);
     }
 
+    // The smallest range that includes both.
     static IovaRange hull(IovaRange a, IovaRange b) {
         return {std::min(a.first, b.first), std::max(a.last, b.last)};
     }
@@ -84,7 +87,7 @@ class RangeList {
     static Item hull(const Item& a, const Item& b) {
         return {hull(a.range, b.range), std::min(a.block, b.block)};
     }
-    // Whether nothing lies between the two.
+    // Whether the two overlap or are neighbours.
     static bool touch(IovaRange a, IovaRange b) {
         return !(a.first > b.last && a.first - b.last > 1) &&
                !(b.first > a.last && b.first - a.last > 1);

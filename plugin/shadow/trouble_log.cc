@@ -92,8 +92,8 @@ void TroubleLog::report(Trouble trouble, IovaRange range, int error) {
                    .error = error,
                    .limit = advice.limit,
                    .remedy = advice.remedy};
-    // Why the machine stops is told in any case: how often is up to the operator, who lets it go
-    // on.
+    // A machine never stops without a reason told. The operator decides how often it goes on, and
+    // so how often it stops.
     if (throttle_.admits(trouble) || stops) {
         event.untold = throttle_.take_untold(trouble);
         tell(event);
@@ -116,7 +116,7 @@ void TroubleLog::remind() {
     for (std::size_t i = 0; i < kTroubleKinds; ++i) {
         Event& event = begun_[i];
         if (states_[i] == State::held_back && throttle_.admits(event.trouble)) {
-            // It is one of them itself, unless they were told of with another one meanwhile.
+            // The event itself is among the untold ones, unless another event has reported them.
             const std::uint64_t untold = throttle_.take_untold(event.trouble);
             event.untold = untold - std::min<std::uint64_t>(untold, 1);
             tell(event);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// Tells the operator of each kind of trouble of a guest domain when it begins, and of its end; but
-// of no kind more often than a unit may.
+// Tells the operator of trouble in a guest domain: once for each kind when it begins, and once when
+// it has healed. The unit's throttle can hold an event back; the log then tells it later.
+//
+// Threading: one thread at a time.
 #pragma once
 
 #include <array>
@@ -16,20 +18,20 @@ namespace umbra::shadow {
 
 inline constexpr std::size_t kTroubleKinds = 6;
 
-// How much the operator hears of a unit: one piece of trouble of each kind in a while. A guest can
-// begin and end trouble with each of its invalidations, and in as many domains as it likes.
+// Limits the events of one unit to one of each kind in a pause. Without a limit, a guest could
+// cause an event with each invalidation, in as many domains as it likes.
 class TroubleThrottle {
   public:
     static constexpr std::uint64_t kPauseNs = std::uint64_t{60} * 1'000'000'000;
 
-    // `clock` outlives the object.
+    // `clock` outlives the throttle.
     explicit TroubleThrottle(const Clock& clock) : clock_(clock) {}
 
-    // Whether trouble can be told now, and then none of its kind for a while.
+    // Whether an event of this kind can be told now. If so, the next pause begins.
     [[nodiscard]] bool admits(Trouble trouble);
-    // One more has begun that cannot be told.
+    // Counts an event of this kind that was not admitted.
     void hold_back(Trouble trouble) { ++of(trouble).untold; }
-    // How many were held back since this was asked last.
+    // Returns how many events of this kind were held back since the last call.
     [[nodiscard]] std::uint64_t take_untold(Trouble trouble);
 
   private:
@@ -49,18 +51,18 @@ class TroubleLog {
     TroubleLog(Events& events, TroubleThrottle& throttle, DomainId domain, OnMapError policy)
         : events_(events), throttle_(throttle), domain_(domain), policy_(policy) {}
 
-    // Whether there is none, told or not.
+    // Whether there is no trouble of any kind, told or held back.
     [[nodiscard]] bool quiet() const { return states_ == decltype(states_){}; }
-    // `error` is the errno of the host call, 0 if none was made.
+    // There is trouble at `range`. `error` is the errno of the host call, or 0 without a host call.
     void report(Trouble trouble, IovaRange range, int error);
-    // Everything of this kind is in place now.
+    // The trouble of this kind is over. The operator is told if it was told of the beginning.
     void heal(Trouble trouble);
-    // It is not the domain's any more, healed or not: told anew when there is more of this kind.
+    // The trouble of this kind left the domain, healed or not. The next one is told as new.
     void forget(Trouble trouble);
-    // Tells what could not be told when it began and has not healed, if that is possible now.
+    // Tells events that were held back, as far as the throttle admits them now.
     void remind();
-    // A machine that was stopped for this kind of trouble goes on: what still is, is told again
-    // and stops it again.
+    // A machine that was stopped for failed maps goes on. The next failed map is told again and
+    // stops the machine again.
     void machine_goes_on() { stopped_ = false; }
 
   private:
@@ -75,8 +77,8 @@ class TroubleLog {
     const DomainId domain_;
     const OnMapError policy_;
     std::array<State, kTroubleKinds> states_{};
-    std::array<Event, kTroubleKinds> begun_{};  // what was held back
-    bool stopped_ = false;                      // asked for it, and the trouble lasts
+    std::array<Event, kTroubleKinds> begun_{};  // events that were held back
+    bool stopped_ = false;                      // the machine was stopped, and the trouble lasts
 };
 
 }  // namespace umbra::shadow
