@@ -68,9 +68,7 @@ bool Domain::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns)
     const std::uint64_t total = now_ns - start;
     job.host_ns += run.slice.host_ns();
     job.compare_ns += total - std::min(total, run.slice.host_ns());
-    job.refused_mappings += run.tally.refused_mappings;
-    job.refused_tables += run.tally.refused_tables;
-    job.loops += run.tally.loops;
+    job.refused.add(run.refused);
     account(run.tally);
     if (done) {
         finish(job);
@@ -158,13 +156,13 @@ void Domain::heal_calls() {
 }
 
 void Domain::heal_refusals(const SyncJob& job) {
-    if (job.refused_mappings == 0) {
+    if (!job.refused.mappings) {
         log_.heal(Trouble::mapping_budget);
     }
-    if (job.refused_tables == 0) {
+    if (!job.refused.tables) {
         log_.heal(Trouble::table_budget);
     }
-    if (job.loops == 0) {
+    if (!job.refused.loops) {
         log_.heal(Trouble::table_loop);
     }
 }

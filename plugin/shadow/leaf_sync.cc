@@ -197,6 +197,7 @@ void LeafSync::remove_all(Table& table) {
 
 void LeafSync::refuse(IovaRange range) {
     ++run_.tally.refused_mappings;
+    run_.refused.mappings = true;
     run_.log.report(Trouble::mapping_budget, range, 0);
 }
 

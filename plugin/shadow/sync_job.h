@@ -15,6 +15,19 @@
 
 namespace umbra::shadow {
 
+// What a walk did not take over from the guest's tables, by the reason for it.
+struct Refusals {
+    bool mappings = false;  // leaves above max-mappings
+    bool tables = false;    // tables above max-tables
+    bool loops = false;     // tables that are their own ancestor
+
+    void add(const Refusals& other) {
+        mappings = mappings || other.mappings;
+        tables = tables || other.tables;
+        loops = loops || other.loops;
+    }
+};
+
 struct SyncJob {
     telemetry::SyncTrigger trigger = telemetry::SyncTrigger::domain;
     // False if guest tables need not be looked at: a device came to a domain that is in step.
@@ -31,9 +44,7 @@ struct SyncJob {
     Bindings::RetryProgress retries{};
 
     // Sums over the calls so far.
-    std::uint64_t refused_mappings = 0;
-    std::uint64_t refused_tables = 0;
-    std::uint64_t loops = 0;
+    Refusals refused{};
     std::uint64_t compare_ns = 0;
     std::uint64_t host_ns = 0;
 };

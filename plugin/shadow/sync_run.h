@@ -11,6 +11,7 @@
 #include "counter_types.h"
 #include "plugin/shadow/domain_leaves.h"
 #include "plugin/shadow/slice.h"
+#include "plugin/shadow/sync_job.h"
 #include "plugin/shadow/trouble_log.h"
 #include "plugin/shadow/unit_resources.h"
 
@@ -28,6 +29,7 @@ struct SyncRun {
     DomainLeaves& leaves;
     TroubleLog& log;
     Slice slice;
+    Refusals refused{};
     // Counts of this call alone. The values "as of now" are not used.
     telemetry::SyncCounters tally{};
 };

@@ -284,6 +284,7 @@ bool TableSync::add_table(Table& table, unsigned slot, std::uint64_t value,
             return true;
         case Mirror::Refusal::loop:
             ++run_.tally.loops;
+            run_.refused.loops = true;
             run_.log.report(Trouble::table_loop, covered, 0);
             return true;
         case Mirror::Refusal::none:
@@ -297,6 +298,7 @@ bool TableSync::add_table(Table& table, unsigned slot, std::uint64_t value,
     Table* child = mirror_.add_child(table, slot, entry.address, entry.access & table.access);
     if (child == nullptr) {
         ++run_.tally.refused_tables;
+        run_.refused.tables = true;
         run_.log.report(Trouble::table_budget, covered, 0);
         return true;
     }
