@@ -36,6 +36,7 @@
 
 namespace umbra::shadow {
 
+// Its functions of the observer are final, so that the unit's fan-out calls them directly.
 class Manager : public vtd::InvalidationObserver {
   public:
     // The manager's ports to the outside. All outlive the manager.
@@ -86,16 +87,16 @@ class Manager : public vtd::InvalidationObserver {
 
     // ---- vtd::InvalidationObserver ----
 
-    void invalidated(const vtd::Invalidation& invalidation) override;
-    void translation_changed(bool enabled) override;
-    void interrupt_remapping_changed(bool enabled) override;
-    void batch_begin() override;
-    void barrier() override;
-    void batch_end() override;
+    void invalidated(const vtd::Invalidation& invalidation) final;
+    void translation_changed(bool enabled) final;
+    void interrupt_remapping_changed(bool enabled) final;
+    void batch_begin() final;
+    void barrier() final;
+    void batch_end() final;
     // Whether no sync is left. While false, somebody has to call vtd::Unit::resume() now and then.
-    [[nodiscard]] bool caught_up() const override;
+    [[nodiscard]] bool caught_up() const final;
     // Whether the batch began less than a slice ago, whoever used the time.
-    [[nodiscard]] bool has_time() const override;
+    [[nodiscard]] bool has_time() const final;
 
     // Does syncs that were put off, for a slice (Options::slice_ns) and never much longer. Returns
     // whether no sync is left.

@@ -3,6 +3,9 @@
 // A model guest does whatever guests do to second-stage tables, in random order, and invalidates
 // now and then. After each invalidation the host has, in the invalidated range, exactly what a slow
 // walk of the guest's tables finds there. A failing sequence is shrunk before it is shown.
+//
+// The file is long because the model, its operations and the kinds of runs are one: each operation
+// is drawn, carried out, judged and printed here.
 #include <gtest/gtest.h>
 
 #include <algorithm>
