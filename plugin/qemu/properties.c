@@ -37,7 +37,7 @@ static const PropertyRow rows[] = {
     {INHERITED("pt"), "on|off", NULL,
      "The guest may let a device's DMA pass untranslated (ECAP.PT), as with iommu=pt"},
     {INHERITED("device-iotlb"), "on|off", NULL,
-     "Devices may have translation caches of their own (ATS), such as vhost with ats=on"},
+     "Devices may have translation caches of their own (ATS); without it, virtio devices with iommu_platform=on,ats=on are refused"},
     {OWN(BOOL, "snoop-control", snoop_control, false), "on|off", NULL,
      "The guest may set the snoop bit in its tables (ECAP.SC)"},
     {OWN(BOOL, "coalesce", coalesce, true), "on|off", NULL,

@@ -5,12 +5,12 @@
 
 #include "hw/qdev-properties.h"
 #include "migration/vmstate.h"
+#include "plugin/qemu/device_refusal.h"
 #include "plugin/qemu/device_space.h"
 #include "plugin/qemu/dmar_table.h"
 #include "plugin/qemu/inspection.h"
 #include "plugin/qemu/interrupts.h"
 #include "plugin/qemu/machine.h"
-#include "plugin/qemu/map_listeners.h"
 #include "plugin/qemu/translated_region.h"
 #include "plugin/qemu/viommu_state.h"
 #include "qapi/error.h"
@@ -149,9 +149,7 @@ static void unit_realize(DeviceState* device, Error** errp) {
     sysbus_mmio_map(SYS_BUS_DEVICE(self), 0, REGISTER_BASE);
 
     umbra_topology_start(&self->topology, OBJECT(self), self->unit, &properties);
-    if (!properties.caching_mode) {
-        umbra_refuse_map_listeners();
-    }
+    umbra_device_refusal_start(&properties);
     umbra_machine_check_when_complete();
     qemu_add_vm_change_state_handler(run_state_changed, self);
 }

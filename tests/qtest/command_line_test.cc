@@ -114,6 +114,57 @@ TEST_F(CommandLine, MapListenersPluggedWithoutCachingMode) {
         R"( "bus": "root-port", "listen": false}})");
 }
 
+// If the guest switched such a device's TLB on, QEMU's vhost code would end the process.
+TEST_F(CommandLine, DeviceTlbThatTheUnitDoesNotOffer) {
+    const std::string on = "iommu_platform=on,ats=on,id=cached";
+    const std::vector<std::vector<std::string>> devices = {
+        {"-device", "virtio-net-pci," + on},
+        {"-device", "virtio-net," + on},
+        {"-device", "virtio-rng-pci-non-transitional," + on},
+        {"-device",
+         R"({"driver": "virtio-net-pci", "iommu_platform": true, "ats": true, "id": "cached"})"},
+        {"-global", "virtio-net-pci.ats=on", "-device",
+         "virtio-net-pci,iommu_platform=on,id=cached"},
+    };
+    for (const std::vector<std::string>& device : devices) {
+        MachineOptions options = umbra_with("");
+        options.arguments = device;
+        expect_refused(run_refused(options), {"'cached'", "ats=on", "device-iotlb=on", "ats=off"});
+    }
+}
+
+TEST_F(CommandLine, DeviceTlbOfADeviceThatIsNotBehindTheUnit) {
+    MachineOptions options = umbra_with("");
+    options.arguments = {"-device", "virtio-rng-pci,ats=on", "-device",
+                         "virtio-rng-pci,ats=off,iommu_platform=on,disable-legacy=on"};
+    QtestMachine machine(options);
+    EXPECT_NO_THROW(machine.qmp_ok(R"({"execute": "query-status"})"));
+}
+
+TEST_F(CommandLine, DeviceTlbThatTheUnitOffers) {
+    MachineOptions options = umbra_with(",device-iotlb=on");
+    options.arguments = {"-device", "virtio-rng-pci,ats=on,iommu_platform=on,disable-legacy=on"};
+    QtestMachine machine(options);
+    EXPECT_NO_THROW(machine.qmp_ok(R"({"execute": "query-status"})"));
+}
+
+// The properties of a device that is plugged can come from -global, and its type by another name.
+TEST_F(CommandLine, DeviceTlbPluggedThatTheUnitDoesNotOffer) {
+    MachineOptions options = umbra_with("");
+    options.arguments = {"-device", kRootPort, "-global", "virtio-rng-pci.ats=on"};
+    QtestMachine machine(options);
+    for (const char* driver : {"virtio-rng-pci", "virtio-rng"}) {
+        const std::string plug =
+            std::string(R"({"execute": "device_add", "arguments": {"driver": ")") + driver +
+            R"(", "id": "late", "bus": "root-port", "iommu_platform": true)";
+        const std::string refused = machine.qmp(plug + "}}");
+        EXPECT_NE(refused.find("device-iotlb=on"), std::string::npos) << driver << ": " << refused;
+    }
+    machine.qmp_ok(
+        R"({"execute": "device_add", "arguments": {"driver": "virtio-rng-pci", "id": "late",)"
+        R"( "bus": "root-port", "iommu_platform": true, "ats": false}})");
+}
+
 TEST_F(CommandLine, UnknownProperty) {
     expect_refused(run_refused(umbra_with(",nonsense=1")), {"nonsense"});
 }
