@@ -22,24 +22,32 @@ static bool is_message(hwaddr offset, unsigned size) {
     return size == 4 && offset % 4 == 0;
 }
 
+/* An access that is no interrupt. The unit logs the fault, if it translates. */
+static MemTxResult refuse_dma(UmbraDeviceSpace* space, hwaddr offset, unsigned access) {
+    umbra_unit_translate(space->context->unit, umbra_device_space_source(space),
+                         UMBRA_INTERRUPT_WINDOW_BASE + offset, access);
+    return MEMTX_ERROR;
+}
+
 static MemTxResult window_read(void* opaque, hwaddr offset, uint64_t* value, unsigned size,
                                MemTxAttrs attrs) {
     *value = ~UINT64_C(0);
-    return MEMTX_ERROR;
+    return refuse_dma(opaque, offset, UMBRA_ACCESS_READ);
 }
 
 static MemTxResult window_write(void* opaque, hwaddr offset, uint64_t value, unsigned size,
                                 MemTxAttrs attrs) {
     UmbraDeviceSpace* space = opaque;
 
+    if (!is_message(offset, size)) {
+        return refuse_dma(space, offset, UMBRA_ACCESS_WRITE);
+    }
     /* The source-id is that of the space, not that of `attrs`. A device model that moves data on
      * the guest's behalf leaves `attrs` empty, and must not pass for another device by doing so. */
-    if (!is_message(offset, size) ||
-        !umbra_interrupt_deliver(space->context->unit, umbra_device_space_source(space),
-                                 UMBRA_INTERRUPT_WINDOW_BASE + offset, (uint32_t)value)) {
-        return MEMTX_ERROR;
-    }
-    return MEMTX_OK;
+    return umbra_interrupt_deliver(space->context->unit, umbra_device_space_source(space),
+                                   UMBRA_INTERRUPT_WINDOW_BASE + offset, (uint32_t)value)
+               ? MEMTX_OK
+               : MEMTX_ERROR;
 }
 
 static const MemoryRegionOps window_ops = {
@@ -50,8 +58,15 @@ static const MemoryRegionOps window_ops = {
     .impl = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},
 };
 
-/* The shared window is in use only while interrupts are not remapped: then the sender does not
- * matter. */
+/* The shared window is in use only while interrupts are not remapped and the device's DMA is not
+ * translated: then the sender of an interrupt does not matter. Any other access is refused without
+ * a fault, since the window does not know whose it is. */
+static MemTxResult shared_window_read(void* opaque, hwaddr offset, uint64_t* value, unsigned size,
+                                      MemTxAttrs attrs) {
+    *value = ~UINT64_C(0);
+    return MEMTX_ERROR;
+}
+
 static MemTxResult shared_window_write(void* opaque, hwaddr offset, uint64_t value, unsigned size,
                                        MemTxAttrs attrs) {
     UmbraSpaceContext* context = opaque;
@@ -65,7 +80,7 @@ static MemTxResult shared_window_write(void* opaque, hwaddr offset, uint64_t val
 }
 
 static const MemoryRegionOps shared_window_ops = {
-    .read_with_attrs = window_read,
+    .read_with_attrs = shared_window_read,
     .write_with_attrs = shared_window_write,
     .endianness = DEVICE_LITTLE_ENDIAN,
     .valid = {.min_access_size = 1, .max_access_size = 8, .unaligned = true},

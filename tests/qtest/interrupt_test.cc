@@ -295,5 +295,37 @@ TEST_F(ExtendedInterruptMode, DestinationIs32Bits) {
     EXPECT_EQ(rig.machine.pending_vectors(1), only(kVector));
 }
 
+// A device's accesses to the interrupt range that are no interrupt messages.
+class InterruptRange : public QemuTest {
+  protected:
+    static constexpr Iova kInRange{0xfee0'1000};
+
+    static void expect_fault(Rig& rig, bool read) {
+        const std::vector<Fault> faults = rig.driver.take_faults();
+        ASSERT_EQ(faults.size(), 1u);
+        EXPECT_EQ(faults[0].source, kProbe);
+        EXPECT_EQ(faults[0].reason, Reason::interrupt_request_reserved)
+            << "reason " << static_cast<unsigned>(faults[0].reason);
+        EXPECT_EQ(faults[0].read, read);
+    }
+};
+
+TEST_F(InterruptRange, ReadsAndLongWritesOfATranslatedDeviceFault) {
+    Rig rig(MachineOptions{.viommu = Viommu::umbra});
+    SecondStage table = rig.driver.new_table();
+    rig.driver.attach(kProbe, table, kDomain);
+    rig.driver.enable_translation();
+    EXPECT_EQ(rig.probe.load(kInRange), std::nullopt);
+    expect_fault(rig, true);
+    EXPECT_EQ(rig.probe.store(kInRange, 0), DmaResult::fault);
+    expect_fault(rig, false);
+}
+
+TEST_F(InterruptRange, ReadIsRefusedWithoutAFaultWhileTranslationIsOff) {
+    Rig rig(MachineOptions{.viommu = Viommu::umbra});
+    EXPECT_EQ(rig.probe.load(kInRange), std::nullopt);
+    EXPECT_TRUE(rig.driver.take_faults().empty());
+}
+
 }  // namespace
 }  // namespace umbra::qtest
