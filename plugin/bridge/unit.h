@@ -47,6 +47,17 @@ typedef struct UmbraShadowOptions {
     uint32_t slice_us;     /* longest work at a time, in microseconds; 0: no limit */
 } UmbraShadowOptions;
 
+/* The operator's choice where the machine decides if there is none. */
+typedef enum UmbraChoice { UMBRA_CHOICE_AUTO, UMBRA_CHOICE_ON, UMBRA_CHOICE_OFF } UmbraChoice;
+
+/* Sets *enabled to the outcome of `eim`. Returns NULL, or a static sentence that says why the
+ * choice cannot be had; *enabled is false then. `switch_on_wide_ids` makes the machine's interrupt
+ * controller take 32-bit APIC ids, and returns whether it does. It changes the machine, so it is
+ * called only if the outcome depends on it. */
+const char* umbra_decide_extended_interrupt_mode(UmbraChoice eim, bool interrupt_remapping,
+                                                 bool (*switch_on_wide_ids)(void),
+                                                 bool* enabled) UMBRA_NOEXCEPT;
+
 /* NULL if a unit can be made of `properties`, else a sentence that says why not. The sentence is
  * static. */
 const char* umbra_unit_properties_error(const UmbraUnitProperties* properties) UMBRA_NOEXCEPT;

@@ -12,6 +12,18 @@ using umbra::bridge::to_c;
 
 extern "C" {
 
+const char* umbra_decide_extended_interrupt_mode(UmbraChoice eim, bool interrupt_remapping,
+                                                 bool (*switch_on_wide_ids)(),
+                                                 bool* enabled) noexcept {
+    *enabled = eim != UMBRA_CHOICE_OFF && interrupt_remapping && switch_on_wide_ids();
+    if (eim != UMBRA_CHOICE_ON || *enabled) {
+        return nullptr;
+    }
+    return interrupt_remapping
+               ? "eim=on needs KVM with x2APIC support and -M q35,kernel-irqchip=split; or set eim=off"
+               : "eim=on needs intremap=on";
+}
+
 const char* umbra_unit_properties_error(const UmbraUnitProperties* properties) noexcept {
     return from_c(*properties).error();
 }

@@ -90,6 +90,6 @@ unsigned umbra_machine_address_width(void) {
 }
 
 /* QEMU's own controller, which TCG uses, takes them. */
-bool umbra_machine_takes_wide_interrupts(void) {
+bool umbra_machine_switch_on_wide_interrupts(void) {
     return kvm_enabled() ? kvm_irqchip_is_split() && kvm_enable_x2apic() : true;
 }

@@ -22,8 +22,8 @@ void umbra_machine_check_when_complete(void);
 /* Width of guest-physical addresses in bits: that of the guest's CPUs. */
 unsigned umbra_machine_address_width(void);
 
-/* Whether the interrupt controller takes 32-bit destinations. Switches KVM's to that format if it
- * can be switched. */
-bool umbra_machine_takes_wide_interrupts(void);
+/* Switches KVM's interrupt controller to 32-bit destinations if it can be switched. Returns whether
+ * the machine's interrupt controller takes them. */
+bool umbra_machine_switch_on_wide_interrupts(void);
 
 #endif

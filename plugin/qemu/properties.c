@@ -108,26 +108,10 @@ void umbra_properties_print_help(ObjectClass* klass, FILE* out) {
     }
 }
 
-/* Sets *enabled to the outcome of the property `wanted` on this machine. */
-static bool decide_extended_interrupt_mode(OnOffAuto wanted, bool remapping, bool* enabled,
-                                           Error** errp) {
-    const bool possible = umbra_machine_takes_wide_interrupts();
-
-    *enabled = false;
-    if (wanted == ON_OFF_AUTO_ON) {
-        if (!remapping) {
-            error_setg(errp, "eim=on needs intremap=on");
-            return false;
-        }
-        if (!possible) {
-            error_setg(
-                errp,
-                "eim=on needs KVM with x2APIC support and -M q35,kernel-irqchip=split; or set eim=off");
-            return false;
-        }
-    }
-    *enabled = wanted != ON_OFF_AUTO_OFF && remapping && possible;
-    return true;
+static UmbraChoice choice_of(OnOffAuto value) {
+    return value == ON_OFF_AUTO_ON    ? UMBRA_CHOICE_ON
+           : value == ON_OFF_AUTO_OFF ? UMBRA_CHOICE_OFF
+                                      : UMBRA_CHOICE_AUTO;
 }
 
 bool umbra_properties_of_unit(const UmbraProperties* properties, X86IOMMUState* iommu,
@@ -147,12 +131,12 @@ bool umbra_properties_of_unit(const UmbraProperties* properties, X86IOMMUState* 
         .device_iotlb = iommu->dt_supported,
         .snoop_control = properties->snoop_control,
     };
-    if (!decide_extended_interrupt_mode(properties->extended_interrupt_mode,
-                                        unit->interrupt_remapping, &unit->extended_interrupt_mode,
-                                        errp)) {
-        return false;
+    problem = umbra_decide_extended_interrupt_mode(
+        choice_of(properties->extended_interrupt_mode), unit->interrupt_remapping,
+        umbra_machine_switch_on_wide_interrupts, &unit->extended_interrupt_mode);
+    if (problem == NULL) {
+        problem = umbra_unit_properties_error(unit);
     }
-    problem = umbra_unit_properties_error(unit);
     if (problem != NULL) {
         error_setg(errp, "%s", problem);
         return false;
