@@ -24,8 +24,24 @@ static bool whole_kernel_irqchip(void) {
                          : umbra_whole_kernel_irqchip_wanted();
 }
 
+/* The type of a device that is there already and keeps the view of memory that it chose when it was
+ * made, so without the unit. All other devices choose again when the machine is complete. NULL if
+ * there is none. */
+static const char* device_that_bypasses(void) {
+    static const char* const types[] = {"vfio-pci", "vfio-user-pci"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+        bool several = false;
+
+        if (object_resolve_path_type("", types[i], &several) != NULL || several) {
+            return types[i];
+        }
+    }
+    return NULL;
+}
+
 bool umbra_machine_check(const X86IOMMUState* iommu, Error** errp) {
-    bool several = false;
+    const char* bypassing = device_that_bypasses();
 
     if (!object_resolve_path_type("", TYPE_Q35_HOST_DEVICE, NULL)) {
         error_setg(errp, TYPE_UMBRA_VIOMMU " needs the q35 machine: start QEMU with -M q35");
@@ -38,9 +54,9 @@ bool umbra_machine_check(const X86IOMMUState* iommu, Error** errp) {
             " with intremap=off");
         return false;
     }
-    /* A vfio-pci that is there already has chosen its view of memory without the unit. */
-    if (object_resolve_path_type("", "vfio-pci", &several) != NULL || several) {
-        error_setg(errp, "-device " TYPE_UMBRA_VIOMMU " must come before every -device vfio-pci");
+    if (bypassing != NULL) {
+        error_setg(errp, "-device " TYPE_UMBRA_VIOMMU " must come before every -device %s",
+                   bypassing);
         return false;
     }
     if (!umbra_dma_translation_wanted(iommu)) {

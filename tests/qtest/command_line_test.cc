@@ -180,8 +180,9 @@ TEST_F(CommandLine, HelpListsEveryProperty) {
         run_refused({"-M", "q35", "-plugin", "file=" + Environment::get().plugin + ",help=on"});
     ASSERT_TRUE(help.status.has_value());
     EXPECT_EQ(*help.status, 0) << help.output;
-    for (const char* words : {"caching-mode", "aw-bits", "intremap", "eim", "pt", "device-iotlb",
-                              "snoop-control", "file=./umbra.so"}) {
+    for (const char* words :
+         {"caching-mode", "aw-bits", "intremap", "eim", "pt", "device-iotlb", "snoop-control",
+          "file=./umbra.so", "vfio-pci and vfio-user-pci devices after it"}) {
         EXPECT_NE(help.output.find(words), std::string::npos) << "no " << words << " in:\n"
                                                               << help.output;
     }

@@ -22,6 +22,20 @@ TEST_P(Translation, IsTheIdentityWhileOff) {
     EXPECT_EQ(rig.probe.load(Iova(kData.value() + 8)), 42u);
 }
 
+// A device chooses its view of memory when the machine is complete.
+TEST_P(Translation, DeviceNamedBeforeTheUnit) {
+    MachineOptions options{.viommu = Viommu::none};
+    options.arguments = {"-device", std::string(type_name(GetParam())) + ",id=viommu"};
+    Rig rig(options);
+    SecondStage table = rig.driver.new_table();
+    table.map(Iova(0x5000), kData);
+    rig.driver.attach(kProbe, table, kDomain);
+    rig.driver.enable_translation();
+    EXPECT_EQ(rig.probe.store(Iova(0x5000), kPattern), DmaResult::ok);
+    EXPECT_EQ(rig.machine.load64(kData), kPattern);
+    EXPECT_EQ(rig.probe.store(Iova(kData.value()), kPattern), DmaResult::fault);
+}
+
 TEST_P(Translation, NeedsBusMastering) {
     Rig rig(options());
     rig.machine.config_write16(kProbe, 4, 0x2);
