@@ -2,7 +2,6 @@
 #include "plugin/bridge/convert.h"
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -112,14 +111,29 @@ UmbraContext to_c(const vtd::ContextLookup& context) {
     };
 }
 
+static UmbraScopeKind scope_kind(vtd::InvalidationKind kind) {
+    using Kind = vtd::InvalidationKind;
+    switch (kind) {
+        case Kind::context_domain:
+        case Kind::iotlb_domain:
+            return UMBRA_SCOPE_DOMAIN;
+        case Kind::context_device:
+            return UMBRA_SCOPE_DEVICE;
+        case Kind::iotlb_page:
+        case Kind::device_tlb:
+            return UMBRA_SCOPE_PAGES;
+        case Kind::context_global:
+        case Kind::iotlb_global:
+        case Kind::interrupt_global:
+        case Kind::interrupt_index:
+            break;
+    }
+    return UMBRA_SCOPE_GLOBAL;
+}
+
 UmbraScope to_c(const vtd::Invalidation& invalidation) {
-    // In the order of vtd::InvalidationKind. Those of interrupt entries have no scope.
-    constexpr std::array<UmbraScopeKind, vtd::kInvalidationKinds> kKinds = {
-        UMBRA_SCOPE_GLOBAL, UMBRA_SCOPE_DOMAIN, UMBRA_SCOPE_DEVICE,
-        UMBRA_SCOPE_GLOBAL, UMBRA_SCOPE_DOMAIN, UMBRA_SCOPE_PAGES,
-        UMBRA_SCOPE_PAGES,  UMBRA_SCOPE_GLOBAL, UMBRA_SCOPE_GLOBAL};
     return {
-        .kind = kKinds[static_cast<std::size_t>(invalidation.kind)],
+        .kind = scope_kind(invalidation.kind),
         .domain = static_cast<std::uint16_t>(invalidation.domain),
         .source = invalidation.devices.source().value(),
         .function_mask = invalidation.devices.ignored_bits(),

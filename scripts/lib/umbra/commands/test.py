@@ -26,7 +26,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
                f"Debian 13. That needs root or user namespaces, {fresh_debian.GIGABYTES} GB in the cache, and some\n"
                "hours.\n"
                "Exit codes: 0 all passed, 1 a test failed, 2 usage, 4 something could not be built.\n"
-               "Example: scripts/test unit --filter InvalidationQueue\n"
+               "Example: scripts/test unit --filter Iotlb\n"
                "Example: scripts/test --long")
     parser.add_argument("labels", nargs="*", metavar="LABEL", help="unit, fuzz, qtest, guest (default: all of them)")
     parser.add_argument("--filter", metavar="REGEX", help="only tests whose name matches")
