@@ -7,7 +7,7 @@
 #define UMBRA_BRIDGE_UNIT_H
 
 /* This file is C as well, so the advice for C++ does not apply.
- * NOLINTBEGIN(modernize-deprecated-headers,modernize-use-using) */
+ * NOLINTBEGIN(modernize-deprecated-headers,modernize-redundant-void-arg,modernize-use-using) */
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -121,6 +121,6 @@ bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) UMBRA_NOE
 }
 #endif
 
-/* NOLINTEND(modernize-deprecated-headers,modernize-use-using) */
+/* NOLINTEND(modernize-deprecated-headers,modernize-redundant-void-arg,modernize-use-using) */
 
 #endif
