@@ -114,6 +114,16 @@ TEST_F(CommandLine, MapListenersPluggedWithoutCachingMode) {
         R"( "bus": "root-port", "listen": false}})");
 }
 
+TEST_F(CommandLine, MapListenerByGlobalPluggedWithoutCachingMode) {
+    MachineOptions options = umbra_with(",caching-mode=off");
+    options.arguments = {"-device", kRootPort, "-global", "umbra-probe.listen=on"};
+    QtestMachine machine(options);
+    const std::string refused = machine.qmp(
+        R"({"execute": "device_add", "arguments": {"driver": "umbra-probe", "id": "late",)"
+        R"( "bus": "root-port"}})");
+    EXPECT_NE(refused.find("caching-mode=on"), std::string::npos) << refused;
+}
+
 // If the guest switched such a device's TLB on, QEMU's vhost code would end the process.
 TEST_F(CommandLine, DeviceTlbThatTheUnitDoesNotOffer) {
     const std::string on = "iommu_platform=on,ats=on,id=cached";
