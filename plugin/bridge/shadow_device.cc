@@ -34,7 +34,7 @@ HostResult UmbraShadowDevice::map(const HostMapping& mapping) {
 }
 
 MapProgress UmbraShadowDevice::map_all(std::span<const HostMapping> mappings) {
-    // As many at a time as stay in the CPU's first cache. Each is written before it is read.
+    // As many mappings at a time as stay in the CPU's first cache. Each is written before use.
     // NOLINTNEXTLINE(cppcoreguidelines-pro-type-member-init)
     std::array<UmbraHostMapping, 64> some;
     std::size_t done = 0;

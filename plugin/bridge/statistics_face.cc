@@ -18,7 +18,7 @@ using std::chrono::system_clock;
 using umbra::bridge::nanoseconds_of;
 namespace snapshot = umbra::telemetry::snapshot;
 
-// For C, which frees it with umbra_string_free().
+// A copy for C code, which frees it with umbra_string_free().
 char* copy_of(const std::string& text) {
     auto copy = std::make_unique<char[]>(text.size() + 1);
     std::memcpy(copy.get(), text.c_str(), text.size() + 1);

@@ -54,7 +54,7 @@ void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
 }
 
 void umbra_unit_reset(UmbraUnit* unit) noexcept {
-    // The guest that was not to see anything completed is gone.
+    // The guest that was to see no completion is gone.
     unit->events.stopped();
     unit->unit.reset();
 }

@@ -75,8 +75,8 @@ static void add_populated_ranges(GArray* ranges, const RamSection* ram) {
     }
 }
 
-/* Puts the sections that there are in force. When it returns, memory that went away is mapped for
- * no device. */
+/* Puts the present sections in force. After the call, memory that went away is mapped for no
+ * device. */
 static void publish(UmbraRamListener* ram) {
     g_autoptr(GArray) ranges = g_array_new(false, false, sizeof(UmbraRamRange));
     GPtrArray* regions = g_ptr_array_new_full(ram->sections->len, region_release);
@@ -141,7 +141,7 @@ static void follow_blocks(RamSection* known, MemoryRegionSection* section) {
         (unsigned long)(DIV_ROUND_UP(section_end(section), known->block_size) - known->first_block);
     known->populated = bitmap_new((long)known->blocks);
     ram_discard_listener_init(&known->listener, blocks_populated, blocks_discarded, true);
-    /* Tells of every block that is there. */
+    /* This call reports every block that is there. */
     ram_discard_manager_register_listener(manager, &known->listener, section);
 }
 

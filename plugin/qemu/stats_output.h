@@ -30,7 +30,7 @@ typedef struct UmbraStatsOutput {
     const UmbraStatsProperties* properties;
     const UmbraUnit* unit;
     const char* name;
-    char* path; /* of the file, from the root: QEMU goes elsewhere when it becomes a daemon */
+    char* path; /* absolute: QEMU changes its folder when it becomes a daemon */
     uint64_t files_written;
     Notifier exit;
 
@@ -42,7 +42,7 @@ typedef struct UmbraStatsOutput {
     char* message;
     size_t size;
     size_t sent;
-    guint watch; /* on the stream having room; 0: none */
+    guint watch; /* event source that waits for room in the stream; 0: none */
 } UmbraStatsOutput;
 
 /* Checks the properties and begins. `properties`, `unit` and `name` outlive the output. On failure

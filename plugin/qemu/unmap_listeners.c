@@ -7,7 +7,7 @@
 #include "hw/pci/pci_bridge.h"
 #include "system/dma.h"
 
-/* A listener that hears of maps as well is served by the shadow. */
+/* The shadow serves a listener that hears of maps as well. */
 static bool hears_unmaps_only(IOMMUNotifierFlag flags) {
     return (flags & IOMMU_NOTIFIER_IOTLB_EVENTS) == IOMMU_NOTIFIER_UNMAP;
 }
@@ -33,8 +33,8 @@ static bool is_shared(const UmbraDeviceSpace* space) {
             !pci_bus_is_express(pci_bridge_get_sec_bus(PCI_BRIDGE(device))));
 }
 
-/* QEMU tells the flags of all listeners together, and only when those change. In a space that
- * devices share, a listener for unmaps only can therefore come without a word. */
+/* QEMU reports the flags of all listeners together, and only when those change. So a listener for
+ * unmaps only can come to a space that devices share without a report. */
 void umbra_unmap_listeners_count(UmbraDeviceSpace* space, IOMMUNotifierFlag flags) {
     const bool may =
         hears_unmaps_only(flags) || ((flags & IOMMU_NOTIFIER_UNMAP) && is_shared(space));

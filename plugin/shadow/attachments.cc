@@ -71,8 +71,8 @@ DeviceContext Attachments::context_of(const Member& member) const {
 }
 
 void Attachments::move_changed() {
-    // First everybody leaves, then everybody comes: a mirror that a device leaves may be the one
-    // that another comes to.
+    // All devices leave before any device comes: a mirror that a device leaves may be the one that
+    // another device comes to.
     for (const auto& [member, context] : changed_) {
         detach(*member);
     }

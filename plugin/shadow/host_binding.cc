@@ -12,14 +12,15 @@ namespace {
 // A pass of retries ends after this many failures in a row.
 constexpr unsigned kFailuresInRow = 16;
 
-// Between two looks at the clock, as many new maps are made as have been made before, within these
-// limits; so few that are quick cost no look, and however slow they are, the time is not overdrawn
-// by much more than was used. What a map costs is mostly the memory that it pins.
+// New maps are made in groups, with a look at the clock between two groups. A group is twice as
+// large as the group before, within these limits. So a few quick maps cost no look, and slow maps
+// do not overdraw the time by much more than was used. The cost of a map is mostly that of the
+// memory that it pins.
 constexpr std::size_t kFirstMaps = 8;
 constexpr std::size_t kMostMaps = 64;
 constexpr std::uint64_t kMostBytes = std::uint64_t{16} << 20;
 
-// The first ones of `mappings`, which is not empty; `bytes` is how large they are together.
+// The first group of `mappings`, which is not empty. Sets `bytes` to the group's total size.
 std::span<const HostMapping> some_of(std::span<const HostMapping> mappings, std::size_t most,
                                      std::uint64_t& bytes) {
     most = std::min(most, mappings.size());
@@ -56,7 +57,7 @@ void HostBinding::join(const Mirror& mirror, const RamSnapshot& ram, TroubleLog&
     mirror_ = &mirror;
     ram_ = &ram;
     log_ = &log;
-    // What is stuck comes along with the host container.
+    // Stuck stretches come along with the host container.
     calls_.tally().join(domain);
     first_pass_ = true;
     missing_.reset_to_all(mirror);
@@ -92,7 +93,7 @@ void HostBinding::unmap_everything() {
     if (calls_.unmap(range).ok()) {
         return;
     }
-    // So that what can go goes.
+    // One mapping at a time, so that a refusal keeps no other mapping.
     mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) {
         if (leaf.joined() || is_missing(leaf)) {
             return;
@@ -129,7 +130,7 @@ void HostBinding::execute(const Plan& plan, const Delta& delta, Deadline& deadli
 void HostBinding::unmap_call(const Plan& plan, const UnmapCall& call) {
     const HostResult together = calls_.unmap(range_of(call.iova, call.bytes));
     for (const UnmapPart& part : plan.parts(call)) {
-        // What is refused as a whole may go in parts.
+        // A range that the host refuses as a whole may go in parts.
         const HostResult result = together.ok() || call.parts == 1
                                       ? together
                                       : calls_.unmap(range_of(part.iova, part.bytes));
@@ -163,7 +164,7 @@ void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
 
 void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
     StuckUnmaps::Mappings mappings = {part.mappings, part.mapped_bytes};
-    // The rests stay mapped as part of what is stuck, and are mapped again when that has gone.
+    // The rests stay mapped as part of the stuck stretch. They are mapped again when it has gone.
     for (const Rest& rest : plan.rests(part)) {
         if (is_missing(mirror_->leaf_at(rest.mapping.iova))) {
             mappings.count -= rest.first_of_mapping ? 1 : 0;
@@ -201,7 +202,7 @@ bool HostBinding::map(const HostMapping& mapping) {
 
 void HostBinding::report(const HostMapping& refused, int error) {
     const IovaRange range = range_of(refused);
-    // What is to stay of a split whose unmap was refused is still there as part of that.
+    // The rest of a split whose unmap was refused is still mapped as part of the stuck stretch.
     const bool still_there = error == EEXIST && calls_.stuck().overlaps(range) &&
                              missing_.is_lost(mirror_->leaf_at(refused.iova));
     if (!still_there) {
@@ -361,11 +362,11 @@ bool HostBinding::retry(Which which, IovaRange range, RetryPass& pass, Deadline&
 bool HostBinding::try_run(LeafRef first, Iova end) {
     const IovaRange range = {first.iova(), end - 1};
     if (has_stuck()) {
-        // The run may reach beyond the range, to where something is in its way.
+        // The run may reach beyond the range of the retry, where a stuck stretch is in its way.
         retry_unmaps(range);
     }
     const HostMapping mapping = mapping_of(first, end);
-    // Only a leaf by itself can lie in several runs of RAM.
+    // Only a run of one leaf can lie in several stretches of RAM.
     const bool ok = mapping.bytes != 0 ? map(mapping) : map_pieces(first);
     if (ok) {
         missing_.remove(range);

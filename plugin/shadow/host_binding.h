@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
-// One device's binding to its host mapper: carries the deltas of the device's domain out, and knows
-// in what the host differs from the domain's mirror.
+// One device's binding to its host mapper. The binding carries out the deltas of the device's
+// domain, and knows how the host's mappings differ from the domain's mirror.
 //
 //   mapped on the host = leaves of the mirror - missing + stuck
 //
@@ -45,7 +45,8 @@ class HostBinding {
     HostBinding(const HostBinding&) = delete;
     HostBinding& operator=(const HostBinding&) = delete;
 
-    // The device comes to a domain, and misses every leaf of `mirror`. All outlive the stay.
+    // The device comes to a domain, and misses every leaf of `mirror`. All arguments outlive the
+    // device's stay in the domain.
     void join(const Mirror& mirror, const RamSnapshot& ram, TroubleLog& log,
               telemetry::HostCounters& domain);
     // The device leaves the domain. Unmaps everything that the host may hold; a stretch whose unmap
@@ -56,23 +57,24 @@ class HostBinding {
 
     // A sync begins. Calls that failed in the sync before are worth another try.
     void begin() { calls_.begin(); }
-    // Carries a delta out. After many failures in a row, or one that says that the host takes no
-    // more mappings, the rest is left missing without a call: a limit that tens of thousands of
-    // leaves hit must not cost as many calls. Maps for which there is no time are put off.
+    // Carries out a delta. After many failures in a row, or one that says that the host takes no
+    // more mappings, the other leaves are left missing without a call: tens of thousands of leaves
+    // beyond a limit must not cost as many calls. Maps for which there is no time are put off.
     void execute(const Plan& plan, const Delta& delta, Deadline& deadline);
 
-    // Maps the leaves that were put off, as execute() would have. True unless it stopped for the
-    // time.
+    // Maps the leaves that were put off, as execute() would have done. False if there was no time
+    // for all.
     [[nodiscard]] bool map_put_off(Deadline& deadline);
 
-    // Tries again to unmap the stuck stretches in `range`. True if any went; then lost leaves may
-    // be unmapped as well.
+    // Tries again to unmap the stuck stretches in `range`. True if any stretch was unmapped; lost
+    // leaves may then be unmapped as well.
     bool retry_unmaps(IovaRange range);
     // How far a pass over missing leaves has come.
     using RetryPass = MissingLeaves::Pass;
     // Maps missing leaves in `range`. Gives up at the host's limit, or after several failures in a
     // row, since the cause of one failure is mostly the cause of all. A later pass goes on from
-    // there. True unless it stopped for the time; then call again with the same `pass`.
+    // where this one gave up. False if there was no time for all; then call again with the same
+    // `pass`.
     [[nodiscard]] bool retry_maps(IovaRange range, RetryPass& pass, Deadline& deadline);
     // The same for all lost leaves.
     [[nodiscard]] bool retry_lost(RetryPass& pass, Deadline& deadline);
@@ -83,15 +85,15 @@ class HostBinding {
     [[nodiscard]] bool has_missing() const { return !missing_.empty(); }
     [[nodiscard]] bool has_stuck() const { return !calls_.stuck().empty(); }
     [[nodiscard]] bool is_missing(LeafRef leaf) const { return missing_.has(leaf); }
-    // The leaf is about to leave the mirror, and these mappings of it will be part of a removal. A
-    // missing leaf is not missing any more.
+    // `leaf` is about to leave the mirror. The coming removal counts `mappings` and `mapped_bytes`
+    // for the leaf. A missing leaf leaves the set of missing leaves.
     void removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t mapped_bytes);
-    // Leaves that begin `before` host mappings became one leaf that counts as `after`, without any
-    // host call.
+    // Leaves at which `before` host mappings began became one leaf that counts as `after` mappings.
+    // No host call was made.
     void merged(std::uint64_t before, std::uint64_t after);
 
-    // Calls `visit` for every mapping that the host has by this account, in order of IOVA. For
-    // mappers that cannot tell.
+    // Calls `visit` for every mapping that the host has by the binding's own account, in order of
+    // IOVA. For mappers that cannot list their mappings.
     void visit_mappings(const HostMapper::Visitor& visit) const;
     // Calls `visit(IovaRange)` for each stuck stretch.
     template <class Visit>
@@ -111,7 +113,8 @@ class HostBinding {
     void refused(const Plan& plan, const UnmapPart& part, int error);
     // The host refused to unmap `range`, in which `mappings` were.
     void add_stuck(IovaRange range, StuckUnmaps::Mappings mappings, int error);
-    // Unmaps everything that the host may hold, in one call, or each mapping by itself.
+    // Unmaps everything that the host may hold: in one call or, if the host refuses that call, each
+    // mapping by itself.
     void unmap_everything();
 
     // ---- Maps ----
@@ -119,30 +122,30 @@ class HostBinding {
     // The mirror's leaves in [first, end), of one run, as one mapping; 0 bytes if they do not lie
     // in one stretch of RAM.
     [[nodiscard]] HostMapping mapping_of(LeafRef first, Iova end) const;
-    // A refused map is reported.
+    // Reports the map if the host refuses it.
     [[nodiscard]] bool map(const HostMapping& mapping);
     void report(const HostMapping& refused, int error);
-    // A leaf that does not lie in one stretch of RAM: all its pieces or none.
+    // Maps all pieces of a leaf that does not lie in one stretch of RAM, or none of them.
     [[nodiscard]] bool map_pieces(LeafRef leaf);
     void map_additions(const Delta& delta, Deadline& deadline);
-    // Each is mapped or missing afterwards.
+    // Each leaf is mapped or missing afterwards.
     void map_each(std::span<const HostMapping> mappings, Kind kind, Deadline& deadline);
     void map_in_pieces(const HostMapping& leaf, Kind kind, Deadline& deadline);
-    // Maps that are not tried.
+    // Takes note of a map that is not tried: its leaves are missing, or put off.
     void pass_over(const HostMapping& mapping, Kind kind);
 
     // ---- Retries ----
 
     [[nodiscard]] bool retry(Which which, IovaRange range, RetryPass& pass, Deadline& deadline);
-    // Tries the run from `first` to `end`.
+    // Tries to map the run from `first` to `end`.
     [[nodiscard]] bool try_run(LeafRef first, Iova end);
 
     void apply() { calls_.tally().apply(missing_.size()); }
 
     HostCalls calls_;
     MissingLeaves missing_;
-    bool first_pass_ = false;  // what is missing was not tried yet
-    // Of the domain; null outside of one.
+    bool first_pass_ = false;  // the missing leaves were not tried yet
+    // The domain's; null while the device is in no domain.
     const Mirror* mirror_ = nullptr;
     const RamSnapshot* ram_ = nullptr;
     TroubleLog* log_ = nullptr;

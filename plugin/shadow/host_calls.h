@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // The calls to one device's host mapper, and what their results say: what the host may hold, which
-// unmaps it refused, and whether anything is to be gained by asking it for more.
+// unmaps the host refused, and whether asking for more maps is worth a call.
 //
 // Threading: one thread at a time.
 #pragma once
@@ -31,11 +31,11 @@ class HostCalls {
 
     // ---- Calls ----
 
-    // On success nothing is left in `range`. The caller counts the mappings that went, but for
-    // those that were counted as stuck.
+    // On success nothing is left in `range`. The caller counts the mappings that went. Those of
+    // stuck stretches are counted here.
     [[nodiscard]] HostResult unmap(IovaRange range);
     [[nodiscard]] HostResult map(const HostMapping& mapping);
-    // In order of IOVA, not empty; `bytes` is how large they are together. Until one fails.
+    // Makes `mappings` (in order of IOVA, not empty) until one fails. `bytes` is their total size.
     [[nodiscard]] MapProgress map_all(std::span<const HostMapping> mappings, std::uint64_t bytes);
 
     // The host lost everything that it held.
@@ -43,7 +43,7 @@ class HostCalls {
 
     // ---- Whether to go on ----
 
-    // A sync begins: what failed in the one before is tried again.
+    // A sync begins: calls that failed in the sync before are worth another try.
     void begin() {
         new_failures_in_row_ = 0;
         limit_hit_ = false;
@@ -124,7 +124,7 @@ inline void HostCalls::mapped(std::span<const HostMapping> mappings, std::uint64
     tally_.map_calls(mappings.size());
     tally_.came(mappings.size(), bytes);
     held_.mapped({mappings.front().iova, mappings.back().end() - 1});
-    // The host would have refused one if anything were left there.
+    // The host would have refused a map where an earlier mapping was left.
     for (std::size_t i = 0; i < mappings.size() && !stuck_.empty(); ++i) {
         take_out_of_stuck({mappings[i].iova, mappings[i].end() - 1});
     }

@@ -28,9 +28,9 @@ class HostTally {
     HostTally& operator=(const HostTally&) = delete;
 
     // ---- Coming and going ----
-    // Nothing is gathered before and after each.
+    // At each of these calls, every gathered change has been applied.
 
-    // `domain` outlives the stay. The device's share comes along.
+    // `domain` outlives the device's stay in it. The device's share of the gauges comes along.
     void join(telemetry::HostCounters& domain);
     void leave();
 
@@ -50,13 +50,13 @@ class HostTally {
         counts_.live_mappings += mappings;
         counts_.pinned_bytes += bytes;
     }
-    // They went by unmap calls.
+    // So many mappings, of so many bytes together, went by unmap calls.
     void went(std::uint64_t mappings, std::uint64_t bytes) {
         counts_.unmap.bytes += bytes;
         counts_.live_mappings -= mappings;
         counts_.pinned_bytes -= bytes;
     }
-    // went() is, or will be, told of mappings that were not there.
+    // So many of the mappings that went() counts, before or after this call, were not there.
     void were_not_there(std::uint64_t mappings, std::uint64_t bytes) {
         counts_.unmap.bytes -= bytes;
         counts_.live_mappings += mappings;
@@ -73,7 +73,7 @@ class HostTally {
 
     // ---- Telling ----
 
-    // Adds what was gathered to all counters. The device misses so many leaves.
+    // Adds what was gathered to all counters. The device misses `missing_leaves` leaves.
     void apply(std::uint64_t missing_leaves);
 
   private:

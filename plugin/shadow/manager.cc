@@ -95,10 +95,10 @@ void Manager::sync_pages(DomainId id, IovaRange pages) {
 
 void Manager::invalidated(const vtd::Invalidation& invalidation) {
     switch (invalidation.kind) {
-        // A domain-selective one concerns devices that were in the domain, pass-through ones
-        // included, and those whose entries were cached under domain 0 because they are not valid
-        // (specification 6.5.2.1). A look at all costs little, and those that it does not concern
-        // are as they were.
+        // A domain-selective invalidation concerns the devices that were in the domain,
+        // pass-through ones included. It also concerns the devices whose entries were cached under
+        // domain 0 because the entries are not valid (specification 6.5.2.1). Reading all contexts
+        // again costs little, and other devices stay as they are.
         case vtd::InvalidationKind::context_global:
         case vtd::InvalidationKind::context_domain:
             reread_all_contexts();
@@ -115,8 +115,8 @@ void Manager::invalidated(const vtd::Invalidation& invalidation) {
         case vtd::InvalidationKind::iotlb_domain:
             sync_domain(invalidation.domain);
             break;
-        // Also with the hint that only leaves changed the tables above are looked at: three more
-        // loads, and a guest whose hint is wrong only gets what it asked for.
+        // The tables above the leaves are looked at even if the guest gives the hint that only
+        // leaves changed. That costs three more loads, and makes a wrong hint harmless.
         case vtd::InvalidationKind::iotlb_page:
             if (invalidation.range == IovaRange::everything()) {
                 sync_domain(invalidation.domain);
@@ -124,8 +124,8 @@ void Manager::invalidated(const vtd::Invalidation& invalidation) {
                 sync_pages(invalidation.domain, invalidation.range);
             }
             break;
-        // The device's own TLB is the host's business: an unmap on the host reaches it. Interrupts
-        // are the platform's.
+        // The device's own TLB is the host's business: an unmap on the host reaches that TLB.
+        // Interrupts are the platform's business.
         case vtd::InvalidationKind::device_tlb:
         case vtd::InvalidationKind::interrupt_global:
         case vtd::InvalidationKind::interrupt_index:

@@ -36,7 +36,7 @@
 
 namespace umbra::shadow {
 
-// Its functions of the observer are final, so that the unit's fan-out calls them directly.
+// The functions of InvalidationObserver are final, so that the unit's fan-out calls them directly.
 class Manager : public vtd::InvalidationObserver {
   public:
     // The manager's ports to the outside. All outlive the manager.
@@ -73,12 +73,13 @@ class Manager : public vtd::InvalidationObserver {
     // The guest renumbered its buses. Each device gets the context of its current source-id.
     void sources_changed();
 
-    // Does all syncs that were put off, unless a batch is under way: then its barrier does them.
+    // Does all syncs that were put off, unless a batch is under way: then the batch's barrier does
+    // them.
     void settle();
 
-    // The RamMap has another generation. Maps the leaves anew, at once, whose RAM lies elsewhere.
-    // Without this call the next sync of each domain does that, which suffices as long as the old
-    // host memory stays in its place.
+    // The RamMap has another generation. Maps anew, at once, every leaf whose RAM lies elsewhere.
+    // Without this call the next sync of each domain does so. That suffices as long as the old host
+    // memory stays in its place.
     void ram_changed();
 
     // A machine that was stopped goes on. Maps that the host refused are tried again, at once. With
@@ -93,9 +94,9 @@ class Manager : public vtd::InvalidationObserver {
     void batch_begin() final;
     void barrier() final;
     void batch_end() final;
-    // Whether no sync is left. While false, somebody has to call vtd::Unit::resume() now and then.
+    // Whether no sync is left. While false, vtd::Unit::resume() has to be called now and then.
     [[nodiscard]] bool caught_up() const final;
-    // Whether the batch began less than a slice ago, whoever used the time.
+    // Whether the batch began less than a slice ago, no matter what used the time.
     [[nodiscard]] bool has_time() const final;
 
     // Does syncs that were put off, for a slice (Options::slice_ns) and never much longer. Returns
@@ -104,8 +105,8 @@ class Manager : public vtd::InvalidationObserver {
 
     // ---- Looking at it ----
 
-    // Compares the guest's tables with the host's mappings. Bounded by the budgets and not by time:
-    // 65,536 pages take some milliseconds.
+    // Compares the guest's tables with the host's mappings. The budgets bound the work, and no time
+    // limit does: 65,536 pages take some milliseconds.
     [[nodiscard]] Verification verify() const;
 
     [[nodiscard]] const telemetry::UnitShadowCounters& counters() const { return counters_; }
@@ -129,7 +130,7 @@ class Manager : public vtd::InvalidationObserver {
     void visit_devices(const std::function<void(const DeviceView&)>& visit) const;
 
   private:
-    // All settle the queue.
+    // Each of these functions settles jobs_.
     void reread_all_contexts();
     void sync_all(const SyncJob& sync);
     void sync_domain(DomainId id);

@@ -61,13 +61,15 @@ void MissingLeaves::tried(IovaRange range) {
 
 bool MissingLeaves::start_part(IovaRange range, Pass& pass) const {
     if (range == IovaRange::everything()) {
-        // From where the pass before gave up to the end, and from the start to there.
+        // Part 0 goes from where the pass before gave up to the end, part 1 from the start to
+        // there.
         pass.next = pass.part == 0 ? pass.from : 0;
         pass.last = pass.part == 0 ? LeafSet::kNowhere : pass.from - 1;
         return pass.part == 0 || (pass.part == 1 && pass.from != 0);
     }
-    // The tables that start in the range, or with the lowest one in it; then those of higher levels
-    // that start before and have an entry for the start of the range.
+    // Part 0 has the tables that start in the range, or in the 2 MiB block of the range's start.
+    // Each other part has one table of a higher level that starts before, and has an entry for the
+    // start of the range.
     const Iova first_table = range.first.align_down(vtd::level_span(2));
     if (pass.part == 0) {
         pass.next = first_table.value();
@@ -115,8 +117,8 @@ LeafRef MissingLeaves::next_run(Which which, IovaRange range, Pass& pass) {
             pass.next = LeafSet::place(table, vtd::level_index(range.first, table.level));
             continue;
         }
-        // A run is among them as a whole, and it is tried once: by its first leaf, or the first one
-        // in the range. What follows in the same table need not be looked at again.
+        // A run is in the set as a whole, and is tried once: at its first leaf, or at its first
+        // leaf in the range. The run's other leaves in the same table need not be looked at.
         const Iova end = mirror_->end_of_run(leaf);
         pass.next = end <= table.last() ? LeafSet::place(table, vtd::level_index(end, table.level))
                                         : LeafSet::after(table);

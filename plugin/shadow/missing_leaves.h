@@ -10,7 +10,7 @@
 // set before it leaves the mirror.
 //
 // A pass goes over missing runs, or over lost ones, and can stop between any two of them. The set
-// may change meanwhile: a pass knows a place, not a leaf.
+// may change while a pass is stopped: the pass knows a place, not a leaf.
 //
 // Threading: one thread at a time.
 #pragma once
@@ -27,17 +27,18 @@ class MissingLeaves {
   public:
     // ---- The set ----
 
-    // Every leaf of `mirror` is missing, none is lost or put off. The mirror outlives the stay.
+    // Every leaf of `mirror` is missing, none is lost or put off. The mirror must live until the
+    // next reset.
     void reset_to_all(const Mirror& mirror);
     // No leaf is missing, and there is no mirror.
     void reset();
 
     // Whether leaves that become missing were mapped before.
     enum class Kind : std::uint8_t { plain, lost };
-    // All that start in `range` are missing.
+    // All leaves that start in `range` become missing. put_off() also puts them off.
     void add(IovaRange range, Kind kind);
     void put_off(IovaRange range, Kind kind);
-    // They are mapped, or go.
+    // The leaves were mapped, or leave the mirror.
     void remove(LeafRef leaf);
     void remove(IovaRange range);
 
@@ -53,40 +54,40 @@ class MissingLeaves {
 
     // A leaf that is put off; none if there is none.
     [[nodiscard]] LeafRef first_put_off() const;
-    // They were tried and are missing like any other.
+    // The leaves in `range` were tried, and are missing like any other.
     void tried(IovaRange range);
-    // The same of all.
+    // The same for all leaves that were put off.
     void tried_all() { put_off_.clear(); }
 
     // ---- Passes ----
 
     struct Pass {
         bool started = false;
-        LeafSet::Place from = 0;  // where it began, if it is over everything
-        unsigned part = 0;        // of the parts that it consists of
-        LeafSet::Place next = 0;  // of the part under way
-        LeafSet::Place last = 0;  // the same
-        unsigned failures = 0;    // in a row; the caller's
+        LeafSet::Place from = 0;  // where the pass began, if it is over everything
+        unsigned part = 0;        // number of the part under way
+        LeafSet::Place next = 0;  // place to look at next in that part
+        LeafSet::Place last = 0;  // last place of that part
+        unsigned failures = 0;    // in a row; counted by the caller
     };
     // Which leaves a pass goes over: all that are missing, or those that are lost.
     enum class Which : std::uint8_t { missing, lost };
 
-    // The next run of `pass` in `range`, by its first leaf or the first one in the range; none
-    // after the last one. A pass over everything begins where an earlier one of its kind gave up,
-    // and goes round from there.
+    // The next run of `pass` in `range`, named by the run's first leaf or by its first leaf in the
+    // range; none after the last run. A pass over everything begins where an earlier pass over the
+    // same set gave up, and goes round from there.
     [[nodiscard]] LeafRef next_run(Which which, IovaRange range, Pass& pass);
-    // There was no time for `leaf`: the pass goes on with it.
+    // There was no time for `leaf`: the pass goes on with this leaf.
     static void stop_before(LeafRef leaf, Pass& pass) {
         pass.next = LeafSet::place(*leaf.table, leaf.slot);
     }
-    // The pass ends here, and a later one over everything begins where it stands.
+    // Ends the pass. After a pass over everything, the next one begins where this one stands.
     void give_up(Which which, IovaRange range, const Pass& pass);
 
   private:
-    // A pass goes through one stretch of places after the other. Makes the one that is `part` the
-    // pass's own; false if there is none any more.
+    // A pass goes through one part after the other, each a stretch of places. Sets the pass to the
+    // start of part `pass.part`, or of the next part that exists; false if no part is left.
     [[nodiscard]] bool start_part(IovaRange range, Pass& pass) const;
-    // Makes the part after it the pass's own.
+    // Sets the pass to the start of the next part; false if no part is left.
     [[nodiscard]] bool next_part(IovaRange range, Pass& pass) const {
         ++pass.part;
         return start_part(range, pass);
@@ -97,7 +98,7 @@ class MissingLeaves {
 
     const Mirror* mirror_ = nullptr;
     LeafSet missing_;
-    LeafSet lost_;     // all of it is missing too
+    LeafSet lost_;     // all its leaves are missing too
     LeafSet put_off_;  // the same
     std::uint64_t size_ = 0;
     // Where the next passes over everything begin.

@@ -30,7 +30,7 @@ StuckUnmaps::Mappings StuckUnmaps::take_out(IovaRange range) {
         const bool left_before = stretch.range.first < range.first;
         const bool left_after = stretch.range.last > range.last;
         if (left_before && left_after) {
-            // The mappings stay counted for the first one of the two.
+            // The mappings stay counted for the first of the two stretches.
             const Stretch after = {{range.last + 1, stretch.range.last}, {}, stretch.round};
             stretch.range.last = range.first - 1;
             stretches_.push_back(after);

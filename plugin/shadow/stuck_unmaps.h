@@ -42,14 +42,14 @@ class StuckUnmaps {
         }
     }
 
-    // The host has nothing of an earlier time in `range`: an unmap or a map of it succeeded. Takes
-    // the range out of every stretch, and returns the mappings of the stretches that are gone
+    // An unmap or a map of `range` succeeded, so the host has no earlier mapping there. Takes the
+    // range out of every stretch, and returns the mappings of the stretches that are gone
     // altogether.
     [[nodiscard]] Mappings take_out(IovaRange range);
 
-    // Tries each stretch that overlaps `range` once, until so many fail in a row.
+    // Tries each stretch that overlaps `range` once, until `most_failures` have failed.
     // `unmap(IovaRange)` returns whether the host's unmap succeeded, and has called take_out() if
-    // so. Returns whether any did.
+    // so. Returns whether any unmap succeeded.
     template <class Unmap>
     bool retry(IovaRange range, unsigned most_failures, Unmap&& unmap) {
         bool any = false;
@@ -63,7 +63,7 @@ class StuckUnmaps {
             }
             stretch.round = round_;
             if (unmap(IovaRange(stretch.range))) {
-                // Others may have gone or come apart with it, so that nothing is where it was.
+                // take_out() may have removed or split other stretches, so indexes do not hold.
                 any = true;
                 i = 0;
             } else if (++failures == most_failures) {
@@ -77,7 +77,7 @@ class StuckUnmaps {
     struct Stretch {
         IovaRange range;
         Mappings mappings;
-        unsigned round = 0;  // of retries, in which it was tried last
+        unsigned round = 0;  // the last round of retries that tried the stretch
     };
 
     std::vector<Stretch> stretches_;

@@ -15,7 +15,7 @@ ContextLookup blocked(FaultReason reason, bool fault_processing_disabled = false
     return result;
 }
 
-// AW counts from two levels (30 bits), which no unit in use supports.
+// There are AW + 2 levels. No unit in use supports AW 0 (30 bits).
 unsigned levels_of(const spec::Quads& entry) {
     return spec::ContextEntry::AddressWidth::get(entry) + 2;
 }

@@ -56,7 +56,7 @@ DecodedDescriptor decode_iotlb(const Descriptor& descriptor) {
 }
 
 // With S set, address bits from 12 up encode the size as in a PCIe ATS invalidate request: the
-// lowest clear bit is followed upwards by the address proper. All set means everything.
+// address proper begins above the lowest clear bit. All bits set means every address.
 IovaRange device_tlb_range(const Descriptor& descriptor) {
     using Fields = spec::DeviceTlbDescriptor;
     const Iova address = Fields::Address::get(descriptor);

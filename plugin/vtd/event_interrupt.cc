@@ -8,7 +8,7 @@ namespace {
 
 using Control = spec::EventControlFields;
 
-// The control register is followed by those of data, address and upper address.
+// The registers of data, address and upper address follow the control register.
 constexpr std::uint32_t kDataOffset = 4;
 constexpr std::uint32_t kAddressOffset = 8;
 

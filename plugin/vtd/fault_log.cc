@@ -9,7 +9,7 @@ namespace {
 using Record = spec::FaultRecord;
 using Status = spec::FaultStatus;
 
-// Each of them raises the fault event.
+// Each of these conditions raises the fault event.
 constexpr std::uint64_t kConditions =
     spec::kMaskOf<Status::Overflow, Status::Pending, Status::QueueError, Status::CompletionError,
                   Status::TimeoutError>;
@@ -40,7 +40,7 @@ void FaultLog::record(const Fault& fault) {
             counters_.faults.overflowed.add();
             message = set_condition(Status::Overflow::kMask);
         } else {
-            // F is in the last word that is written, so software that sees it sees all.
+            // F is in the word that is written last, so software that sees F sees the whole record.
             registers_.set64(Record::offset_of(next_), record.low);
             registers_.set64(Record::offset_of(next_) + Record::kHighOffset, record.high);
             counters_.faults.recorded.add();
@@ -120,7 +120,7 @@ std::uint32_t FaultLog::newest() const {
 std::optional<Message> FaultLog::set_condition(std::uint64_t condition) {
     const std::uint64_t before = registers_.get<Status>();
     registers_.set<Status>(before | condition);
-    // With any of the conditions already up, another one is no new interrupt (FECTL.IP).
+    // With any condition already up, another one raises no new interrupt (FECTL.IP).
     return (before & kConditions) == 0 ? event_.raise() : std::nullopt;
 }
 

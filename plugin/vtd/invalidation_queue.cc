@@ -63,8 +63,8 @@ void InvalidationQueue::fetch_all() {
     const std::uint64_t size = queue_bytes(parts_.registers);
     std::uint64_t budget = size / sizeof(spec::Descriptor);
     unsigned done = 0;
-    // Head, tail and state are looked at anew each time: an interrupt whose address leads to the
-    // unit's own registers may have changed them.
+    // Head, tail and state are read anew for each descriptor: an interrupt whose address leads to
+    // the unit's own registers may have changed them.
     while (budget-- > 0 && may_fetch()) {
         const std::uint64_t head = parts_.registers.get<Head>();
         const std::uint64_t tail = parts_.registers.get<Tail>();
@@ -74,8 +74,8 @@ void InvalidationQueue::fetch_all() {
                 return;
             }
         }
-        // Both must lie in the queue. The head is outside if software made the queue smaller while
-        // it was on.
+        // Head and tail must lie in the queue. The head is outside if software made the queue
+        // smaller while the queue was on.
         const DecodedDescriptor decoded =
             head < size && tail < size ? fetch(head) : QueueError::tail_out_of_range;
         // A descriptor behind an invalidation that has not taken effect stays in the queue, and is
@@ -121,7 +121,8 @@ void InvalidationQueue::complete(const WaitRequest& wait) {
                                 std::as_bytes(std::span(&wait.status_data, 1)))) {
             counters.queue.wait_status.add();
         } else {
-            // A write to no memory is lost on a bus, too; it is no error of the queue.
+            // A bus, too, loses a write to an address without memory. That is no error of the
+            // queue.
             counters.queue.wait_status_lost.add();
         }
     }

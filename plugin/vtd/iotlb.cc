@@ -12,7 +12,7 @@ namespace {
 // Smallest page first: most translations are of 4 KiB pages.
 constexpr unsigned kLeafLevels = 3;
 
-// True if the widest table does not reach that far. Nothing beyond is ever cached.
+// True if the widest table does not reach `iova`. Such an address is never cached.
 constexpr bool beyond_tables(std::uint64_t iova) {
     return !fits_address_width(Iova(iova), kMaxLevels);
 }
@@ -99,11 +99,11 @@ std::optional<IotlbHit> Iotlb::lookup(DomainId domain, Iova iova) const {
     return std::nullopt;
 }
 
-// Against a concurrent invalidation, in the single order of all seq_cst operations: the entry is
-// counted and stored, then the generation is checked; an invalidation changes the generation, then
-// looks at count and entries. So either it sees the entry (and waits for the set's lock to drop
-// it), or the fill sees the new generation and takes the entry back, before any look-up could have
-// found it.
+// A fill and a concurrent invalidation meet in the single order of all seq_cst operations. The fill
+// counts and stores the entry, then checks the generation. The invalidation changes the generation,
+// then looks at count and entries. So either the invalidation sees the entry (and waits for the
+// set's lock to drop it), or the fill sees the new generation. The fill then takes the entry back,
+// before any look-up could have found it.
 void Iotlb::insert(DomainId domain, Iova iova, const WalkResult& walk, Generation generation) {
     if (!walk.ok || !walk.cacheable || this->generation() != generation) {
         return;
@@ -204,7 +204,7 @@ void Iotlb::invalidate_pages(DomainId domain, IovaRange range) {
     if (beyond_tables(range.first.value())) {
         return;
     }
-    // A range of few pages is looked up page by page, for each page size; a larger one costs less
+    // A range of few pages is looked up page by page, for each page size. A larger range costs less
     // as a pass over all sets.
     const std::uint64_t pages = range.extent() / kPageSize + 1;
     if (pages * 2 <= sets_.size()) {

@@ -91,7 +91,8 @@ void add_event_registers(std::vector<RegisterRow>& table) {
 void add_fault_registers(std::vector<RegisterRow>& table, const Capabilities& capabilities) {
     using spec::FaultRecord;
     using Status = spec::FaultStatus;
-    // ICE and ITE tell of device TLB invalidations that went wrong, and are reserved without them.
+    // ICE and ITE report device TLB invalidations that went wrong. A unit without device TLBs
+    // reserves both bits.
     const std::uint64_t device_errors =
         capabilities.device_tlb() ? kMaskOf<Status::CompletionError, Status::TimeoutError> : 0;
     table.push_back(row<Status>(

@@ -7,7 +7,7 @@
 namespace umbra::vtd {
 namespace {
 
-// The second of the two words that a 64-bit register takes.
+// Offset of the upper half of a 64-bit register, in bytes.
 constexpr std::uint32_t kUpperWord = 4;
 
 }  // namespace
@@ -59,8 +59,8 @@ void Unit::write_register(std::uint32_t offset, std::uint64_t value, unsigned si
         registers_.software_write(offset, value, size);
     }
     after_write(offset);
-    // A 64-bit register's upper half is a register of its own as far as commands go: ICC and IVT
-    // are in it, and software may write the halves one by one.
+    // For commands, the upper half of a 64-bit register is a register of its own: ICC and IVT are
+    // in the upper half, and software may write the halves one by one.
     if (size == 8) {
         after_write(offset + kUpperWord);
     }
@@ -146,8 +146,8 @@ bool Unit::restore(const SavedState& state) {
     return true;
 }
 
-// Puts `translation` and `interrupts` in force, whatever was before, and tells the observer in any
-// case: after a reset or a restore it knows nothing.
+// Puts `translation` and `interrupts` in force, whatever was in force before. Tells the observer in
+// any case: after a reset or a restore the observer knows nothing.
 void Unit::adopt(TranslationState translation, InterruptState interrupts) {
     pending_ = {};
     translation_.store(translation, std::memory_order_seq_cst);

@@ -64,7 +64,7 @@ void finish(RegisterFile& registers, spec::Granularity actual) {
     registers.set<Register>(command);
 }
 
-// With the granularity that was asked for.
+// The same, with the granularity that was asked for.
 template <class Register>
 void finish(RegisterFile& registers) {
     finish<Register>(registers, Register::Requested::get(registers.get<Register>()));
@@ -86,8 +86,8 @@ void Unit::command_written() {
     registers_.set<spec::GlobalCommand>(0);
     const std::uint64_t changed = command ^ (registers_.get<spec::GlobalStatus>() | pending_.set);
 
-    // Software gives one command at a time (11.4.4.1). If it gives several, pointers come first, so
-    // that nothing is switched on with an old one.
+    // Software gives one command at a time (11.4.4.1). If software gives several, pointers come
+    // first, so that nothing is switched on with an old pointer.
     if (Global::RootTablePointer::get(command)) {
         set_root_table();
     }
@@ -226,8 +226,8 @@ void Unit::iotlb_command_written() {
     }
 }
 
-// While the queue is on, software must not use the command registers. A command that is not valid,
-// or comes then, is ignored and reported with the reserved value as actual granularity.
+// While the queue is on, software must not use the command registers. A command that comes then, or
+// is not valid, is ignored. The reserved value as actual granularity reports that.
 bool Unit::carry_out(const std::optional<Invalidation>& invalidation) {
     const std::uint64_t status = registers_.get<spec::GlobalStatus>();
     if (!invalidation || Global::QueuedInvalidation::get(status)) {

@@ -9,11 +9,12 @@
 namespace umbra::vtd {
 namespace {
 
-// An unchanged address is valid for as much as can be said without reaching into or out of the
-// interrupt address range, which is 1 MiB in size and alignment.
+// Addresses stay unchanged in the whole 1 MiB block around an address. The interrupt address range
+// has that size and alignment, so no block is partly inside the range.
 constexpr std::uint64_t kUnchangedMask = kInterruptRangeLast - kInterruptRangeFirst;
 
-// Largest block around `iova` within `page_mask` that holds no interrupt address. `iova` is none.
+// Largest block around `iova` within `page_mask` that holds no interrupt address. `iova` itself is
+// no interrupt address.
 constexpr std::uint64_t clip_to_interrupt_range(Iova iova, std::uint64_t page_mask) {
     const bool overlaps =
         iova.align_down(page_mask + 1) == Iova(kInterruptRangeFirst).align_down(page_mask + 1);
@@ -61,7 +62,7 @@ constexpr InterruptTable interrupt_table_of(std::uint64_t state) {
             .compatibility_allowed = InterruptFields::CompatibilityAllowed::get(state)};
 }
 
-// True for a read fault. A request that needs both accesses is reported by what it was refused.
+// True for a read fault. A request for both accesses is reported by the access that was refused.
 constexpr bool is_read_fault(Access wanted, FaultReason reason) {
     return reason == FaultReason::read_denied ||
            (reason != FaultReason::write_denied && !allows(wanted, Access::write));
@@ -76,8 +77,8 @@ bool Unit::translation_enabled() const {
 }
 
 Translation Unit::translate(SourceId source, Iova iova, Access wanted) {
-    // Taken before anything is read, so that what is read now cannot be cached if an invalidation
-    // comes in between.
+    // Taken before any table is read, so that an invalidation in between keeps the entries read
+    // here out of the caches.
     const Iotlb::Generation iotlb_generation = iotlb_.generation();
     const ContextCache::Generation context_generation = context_cache_.generation();
     const TranslationState state = translation_.load(std::memory_order_acquire);
@@ -128,7 +129,7 @@ Translation Unit::second_stage(const ContextLookup& context, Iova iova, Access w
     return translated(context, iova, walk.address, walk.page_mask, walk.granted);
 }
 
-// A pass-through device, or one that has no valid context entry.
+// For a pass-through device, or a device that has no valid context entry.
 Translation Unit::without_second_stage(const ContextLookup& context, Iova iova) const {
     if (!context.present) {
         return blocked(context, context.reason);
