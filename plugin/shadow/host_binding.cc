@@ -9,7 +9,8 @@
 namespace umbra::shadow {
 namespace {
 
-// A pass of retries ends after this many failures in a row.
+// A pass of map retries ends after this many failures in a row, unmap retries after this many in
+// all.
 constexpr unsigned kFailuresInRow = 16;
 
 // New maps are made in groups, with a look at the clock between two groups. A group is twice as

@@ -3,8 +3,8 @@
 #
 # What both agents share: the port, JSON text, time limits. tests/guest/README.md describes the protocol.
 #
-# The port is file descriptor 3 of the agent. Commands that an agent runs get it closed, so nothing but the agent
-# writes to it and lines are never mixed. Descriptor 4 is a pipe in which it learns that they have ended.
+# The port is file descriptor 3 of the agent. Commands that an agent runs get that descriptor closed, so nothing but the
+# agent writes to the port and lines are never mixed. Descriptor 4 is a pipe that tells the agent when a command ended.
 
 AGENT_LINE_LIMIT=65536
 carriage_return=$(printf '\r')
@@ -32,8 +32,8 @@ json_bytes() {
 		END { printf "\"" }'
 }
 
-# json_file FILE LIMIT: its first LIMIT bytes as a JSON string. Of little, looking at it first takes longer than the
-# slow way.
+# json_file FILE LIMIT: the file's first LIMIT bytes as a JSON string. A short file goes the slow way at once: looking
+# at its bytes first would take longer.
 json_file() {
 	if [ ! -s "$1" ]; then
 		printf '""'
@@ -155,8 +155,8 @@ send() {
 	printf '%s\n' "$1" >&3
 }
 
-# Reads one command line into LINE. An unconnected port reads as end of file: then what has come of a line is kept
-# and the wait goes on. A line that is too long is read to its end and shows as LINE_TOO_LONG=1.
+# Reads one command line into LINE. An unconnected port reads as end of file: the part of a line that has come is
+# kept, and the wait goes on. A line that is too long is read to its end and sets LINE_TOO_LONG=1.
 receive() {
 	LINE='' LINE_TOO_LONG=''
 	while ! IFS= read -r part <&3; do
@@ -203,15 +203,15 @@ run_limited() {
 	else
 		run_kill TERM
 		run_await 5
-		# Also if the group's leader has gone: it may have left others behind.
+		# Also if the group's leader has gone: the leader may have left others behind.
 		run_kill KILL
 		[ -n "$run_exit" ] || run_await 5
 	fi
 	RUN_SECONDS=$(seconds_since "$run_start")
 }
 
-# run_await SECONDS: takes what comes through the pipe until the program has ended; fails if it does not in time. Of an
-# earlier program that hung in the kernel and ended after all, a line may come too.
+# run_await SECONDS: reads the pipe until the program has ended; fails if the program does not end in time. A line may
+# also come from an earlier program that hung in the kernel and ended after all.
 run_await() {
 	# shellcheck disable=SC3045  # busybox's read has -t
 	while read -r -t "$1" run_number run_what run_value <&4; do

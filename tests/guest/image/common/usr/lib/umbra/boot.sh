@@ -5,8 +5,8 @@
 # command line, and the ways to end.
 #
 # In a nested guest a program's start takes some 50 ms, far more than a fork. So here and in the agents, shell builtins
-# and those of busybox's programs that its shell runs without exec (head, ls, mkdir, readlink, rm, stat and others, but
-# not cat, mount or sleep) come first.
+# come first, and busybox programs that the shell runs without exec (head, ls, mkdir, readlink, rm, stat and others, but
+# not cat, mount or sleep).
 
 PATH=/usr/bin:/usr/sbin:/bin:/sbin
 HOME=/
@@ -37,7 +37,7 @@ boot_name_ports() {
 	for boot_port in /sys/class/virtio-ports/*; do
 		[ -s "$boot_port/name" ] || continue
 		read -r boot_name <"$boot_port/name"
-		# A name comes from the machine's owner, but a slash would still leave the folder.
+		# The machine's owner chose the name, but a name with a slash would still leave the folder.
 		case $boot_name in
 		*/* | .*) continue ;;
 		esac

@@ -3,8 +3,8 @@
 #
 # What the guest agent's programs share: checks of values, the device under test and its driver.
 #
-# Steps of a workload, each a run of workload/NAME with that word:
-#   keys          prints the keys it takes, one a line: NAME DEFAULT KIND RANGE (kinds: number, size, word, below)
+# Steps of a workload, each a run of workload/NAME with the step's name:
+#   keys          prints the workload's keys, one a line: NAME DEFAULT KIND RANGE (kinds: number, size, word, below)
 #   limits        prints the time limit of measure, and that of prepare and of finish, in seconds
 #   prepare       all that must be done before counters are reset; leaves what finish needs in files under $WORK
 #   measure       the timed part; standard output is the result's data
