@@ -94,7 +94,7 @@ void HostBinding::unmap_everything() {
     if (calls_.unmap(range).ok()) {
         return;
     }
-    // One mapping at a time, so that a refusal keeps no other mapping.
+    // One mapping at a time, so that one refusal does not keep the other mappings in place.
     mirror_->leaves(IovaRange::everything(), [this](LeafRef leaf) {
         if (leaf.joined() || is_missing(leaf)) {
             return;

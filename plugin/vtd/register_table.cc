@@ -91,8 +91,8 @@ void add_event_registers(std::vector<RegisterRow>& table) {
 void add_fault_registers(std::vector<RegisterRow>& table, const Capabilities& capabilities) {
     using spec::FaultRecord;
     using Status = spec::FaultStatus;
-    // ICE and ITE report device TLB invalidations that went wrong. A unit without device TLBs
-    // reserves both bits.
+    // ICE and ITE report device TLB invalidations that went wrong. Without device TLBs both bits
+    // are reserved.
     const std::uint64_t device_errors =
         capabilities.device_tlb() ? kMaskOf<Status::CompletionError, Status::TimeoutError> : 0;
     table.push_back(row<Status>(

@@ -143,7 +143,8 @@ void Unit::enable_translation(bool on) {
 }
 
 // Software sees the command's status change only when everything cached is gone and the observer
-// has followed. (Translation goes off at once: nothing is to be mapped then.)
+// has followed. Only the status of translation goes off at once, since nothing is to be mapped
+// then.
 void Unit::change_translation(TranslationState state) {
     const TranslationState before = translation_.load(std::memory_order_relaxed);
     translation_.store(state, std::memory_order_seq_cst);
@@ -227,7 +228,7 @@ void Unit::iotlb_command_written() {
 }
 
 // While the queue is on, software must not use the command registers. A command that comes then, or
-// is not valid, is ignored. The reserved value as actual granularity reports that.
+// is not valid, is ignored: its actual granularity reads as the reserved value.
 bool Unit::carry_out(const std::optional<Invalidation>& invalidation) {
     const std::uint64_t status = registers_.get<spec::GlobalStatus>();
     if (!invalidation || Global::QueuedInvalidation::get(status)) {
