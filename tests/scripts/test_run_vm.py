@@ -52,6 +52,18 @@ class Writing(unittest.TestCase):
                         "policy strict", "workload", ""):
             self.assertFalse(agent_commands.writes(command), command)
 
+    def test_words_are_those_of_the_guests_shell(self):
+        for command in ("workload  verify", "\tworkload\tverify ", "workload fio rw=read rw=write",
+                        "workload fio rw=write bs=x\u2003rw=read bs=4k", "workload verify seed=1\u00a0phase=read"):
+            self.assertTrue(agent_commands.writes(command), command)
+        self.assertFalse(agent_commands.writes("workload fio rw=write rw=read"))
+
+    def test_a_command_is_one_line(self):
+        for command in ("ping\nworkload verify", "workload verify seed=1\x0bphase=read", "", "  ", "a\x7f"):
+            with self.subTest(command), self.assertRaises(UserError) as caught:
+                run_vm.parse(["--testbed", "--run", command])
+            self.assertEqual(caught.exception.code, ExitCode.USAGE)
+
     def test_a_real_device_is_not_written_to_unasked(self):
         self.assertFalse(any(map(agent_commands.writes, agent_commands.read_only_check(2))))
         for extra in ([], ["--run", "device"]):
@@ -145,6 +157,84 @@ class Devices(unittest.TestCase):
 
     def test_upper_case_is_accepted(self):
         self.assertEqual(run_vm.parse(["--vfio", "0000:3B:00.0"]).vfio, ["0000:3b:00.0"])
+
+
+class Numbers(unittest.TestCase):
+    def test_endless_and_absurd_ones_are_refused(self):
+        for words in (["--timeout", "inf"], ["--timeout", "nan"], ["--mem", "99999999999G"]):
+            with self.subTest(words), self.assertRaises(UserError) as caught:
+                run_vm.parse(["--testbed", *words])
+            self.assertEqual(caught.exception.code, ExitCode.USAGE)
+
+
+class InUse(unittest.TestCase):
+    """A sysfs of folders and links, with a disk, a partition and a network card."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.sysfs, self.proc = Path(folder.name) / "sys", Path(folder.name) / "proc"
+        for name in ("class/block", "class/net", "bus/pci/devices"):
+            (self.sysfs / name).mkdir(parents=True)
+        (self.proc / "self").mkdir(parents=True)
+        (self.proc / "net").mkdir()
+        self.disk = self.device("0000:3b:00.0")
+        self.entry(self.disk, "block", "nvme0n1", "nvme/nvme0")
+        self.entry(self.disk, "block", "nvme0n1p2", "nvme/nvme0/nvme0n1")
+        self.card = self.device("0000:3c:00.0")
+        self.entry(self.card, "net", "eth7", "net")
+        self.told(mounts="/dev/sda1 / ext4 rw 0 0\n", swaps="Filename Type\n", route="Iface\tDestination\n")
+
+    def device(self, address: str) -> Path:
+        path = self.sysfs / "devices/pci0000:3a" / address
+        path.mkdir(parents=True)
+        (self.sysfs / "bus/pci/devices" / address).symlink_to(path)
+        return path
+
+    def entry(self, device: Path, kind: str, name: str, below: str) -> None:
+        (device / below / name / "holders").mkdir(parents=True)
+        (self.sysfs / "class" / kind / name).symlink_to(device / below / name)
+
+    def told(self, **files: str) -> None:
+        for name, text in files.items():
+            {"mounts": self.proc / "self/mounts", "swaps": self.proc / "swaps",
+             "route": self.proc / "net/route"}[name].write_text(text)
+
+    def refused(self, address: str, words: str) -> None:
+        with self.assertRaises(UserError) as caught:
+            vfio.refuse_if_in_use(address, self.sysfs, self.proc)
+        self.assertIn(words, caught.exception.message)
+        self.assertIn("--force", caught.exception.remedy)
+
+    def test_a_device_that_nobody_uses_is_taken(self):
+        for address in ("0000:3b:00.0", "0000:3c:00.0", "0000:3d:00.0"):
+            vfio.refuse_if_in_use(address, self.sysfs, self.proc)
+
+    def test_a_mounted_disk(self):
+        self.told(mounts="/dev/nvme0n1p2 /home ext4 rw 0 0\n")
+        self.refused("0000:3b:00.0", "/dev/nvme0n1p2 is mounted at /home")
+        vfio.refuse_if_in_use("0000:3c:00.0", self.sysfs, self.proc)
+
+    def test_swap_and_volumes(self):
+        self.told(swaps="Filename Type\n/dev/nvme0n1 partition 1 0 -2\n")
+        self.refused("0000:3b:00.0", "/dev/nvme0n1 is swap")
+        self.told(swaps="Filename Type\n")
+        (self.sysfs / "class/block/nvme0n1/holders/dm-0").mkdir()
+        self.refused("0000:3b:00.0", "part of dm-0")
+
+    def test_a_disk_behind_native_multipath(self):
+        self.entry(self.card, "block", "nvme1c4n1", "nvme/nvme1")
+        self.told(mounts="/dev/nvme1n1 /srv xfs rw 0 0\n")
+        self.refused("0000:3c:00.0", "/dev/nvme1n1 is mounted at /srv")
+
+    def test_the_network_and_the_screen(self):
+        self.told(route="Iface\tDestination\neth7\t00000000\t0102000A\n")
+        self.refused("0000:3c:00.0", "eth7 has the default route")
+        self.told(route="Iface\tDestination\n")
+        (self.card / "net/eth7/master").mkdir()
+        self.refused("0000:3c:00.0", "bridge or bond")
+        (self.disk / "boot_vga").write_text("1\n")
+        self.refused("0000:3b:00.0", "screen")
 
 
 class Files(unittest.TestCase):

@@ -55,7 +55,8 @@ class QemuOptions:
     @staticmethod
     def from_environment(**options: Any) -> "QemuOptions":
         own = os.environ.get("QEMU_SOURCE")
-        options.setdefault("unpatched", os.environ.get("QEMU_UNPATCHED", "") not in ("", "0"))
+        options.setdefault("unpatched", os.environ.get("QEMU_UNPATCHED", "").lower()
+                           not in ("", "0", "no", "false", "off"))
         return QemuOptions(source=Path(own).absolute() if own else None, **options)
 
     def patches(self) -> list[Path]:
@@ -208,7 +209,7 @@ def _patched(source: Path, folder: Path, options: QemuOptions, log: Path) -> Pat
                 patches.apply(series, source, new, log)
             except UserError as error:
                 raise UserError(error.code, str(error).strip(),
-                                "scripts/build-qemu --unpatched builds this QEMU without them.") from None
+                                "QEMU_UNPATCHED=1 in the environment leaves the patches out, for every script.") from None
     return tree
 
 

@@ -4,6 +4,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import sys
@@ -14,11 +15,13 @@ from umbra import project
 from umbra.building.kernel_image import check_bzimage
 from umbra.commands import common
 from umbra.errors import ExitCode, UserError
-from umbra.vm import agent_commands, launch
+from umbra.vm import agent_commands, launch, vfio
 from umbra.vm.agent_commands import POLICIES
 from umbra.vm.config import MAX_PASSTHROUGH, VIOMMUS
 from umbra.vm.guest import AgentResult, fresh_directory
 from umbra.vm.launch import LaunchOptions
+
+_MOST_MEMORY = 1 << 46  # bytes; more than a q35 machine takes
 
 EPILOG = """\
 examples:
@@ -37,6 +40,7 @@ UMBRA_EMULATE=1 in the environment emulates the CPU in place of using KVM.
 @dataclasses.dataclass
 class CommandLine(LaunchOptions):
     destroy_data: bool = False
+    force: bool = False
     console: bool = False
     out: Path | None = None
     dry_run: bool = False
@@ -53,8 +57,8 @@ def parse(arguments: list[str]) -> CommandLine:
     where = parser.add_argument_group("where the guest runs")
     place = where.add_mutually_exclusive_group()
     place.add_argument("--vfio", metavar="ADDRESS", action="append", default=[],
-                       help="pass this PCI device of this machine through (repeatable); nothing is written to it "
-                       "unless --destroy-data is given")
+                       help="pass this PCI device of this machine through (repeatable); no check and no workload "
+                       "writes to it unless --destroy-data is given (what --shell and `exec` do is yours)")
     place.add_argument("--testbed", action="store_true",
                        help="run inside the nested testbed (default where there is no IOMMU)")
     where.add_argument("--devices", type=int, choices=(1, 2), default=1,
@@ -83,6 +87,8 @@ def parse(arguments: list[str]) -> CommandLine:
                      help="command for the guest's agent (repeatable; default: a short check)")
     job.add_argument("--destroy-data", action="store_true",
                      help="with --vfio: allow workloads that overwrite the disk (verify, and fio with writes)")
+    job.add_argument("--force", action="store_true",
+                     help="with --vfio: take a device away that this machine uses (mounted, default route, screen)")
     job.add_argument("--shell", action="store_true", help="an interactive shell on the console")
     job.add_argument("--console", action="store_true", help="show the guest's console as it runs")
     job.add_argument("--timeout", type=float, default=None, metavar="SECONDS",
@@ -103,7 +109,10 @@ def check(options: CommandLine) -> None:
         raise UserError(ExitCode.USAGE, f"--mem {options.mem}: not a size.", "Write 512M or 4G.")
     if not 1 <= options.smp <= 255:
         raise UserError(ExitCode.USAGE, f"--smp {options.smp}: 1 to 255.")
-    if options.timeout is not None and options.timeout <= 0:
+    if launch.bytes_of(options.mem) > _MOST_MEMORY:
+        raise UserError(ExitCode.USAGE, f"--mem {options.mem}: more than {_MOST_MEMORY >> 40} TiB.")
+    agent_commands.check_commands(options.run)
+    if options.timeout is not None and not 0 < options.timeout < math.inf:
         raise UserError(ExitCode.USAGE, f"--timeout {options.timeout:g}: seconds, more than 0.")
     if options.shell and (options.run or options.policy):
         raise UserError(ExitCode.USAGE, "--shell does not go with --run or --policy.",
@@ -134,6 +143,9 @@ def check_devices(options: CommandLine) -> None:
             raise UserError(ExitCode.USAGE, f"{option} is for the testbed and does not go with --vfio.")
     if not options.destroy_data:
         agent_commands.refuse_writes(options.run)
+    if not options.force:
+        for address in options.vfio:
+            vfio.refuse_if_in_use(address)
 
 
 def main(arguments: list[str]) -> int:

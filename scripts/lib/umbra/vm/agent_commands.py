@@ -4,6 +4,7 @@
 tests/guest/README.md describes the commands.
 """
 
+import re
 from collections.abc import Sequence
 
 from umbra.errors import ExitCode, UserError
@@ -30,9 +31,20 @@ def read_only_check(devices: int) -> list[str]:
     return [*commands, "dmesg-check"]
 
 
+def check_commands(commands: Sequence[str]) -> None:
+    """Refuses what is not one command: the agent takes a line as one, and answers nothing to an empty one."""
+    for command in commands:
+        if not command.strip(" \t"):
+            raise UserError(ExitCode.USAGE, "--run is given an empty command.")
+        if any((ord(character) < 0x20 and character != "\t") or ord(character) == 0x7F for character in command):
+            raise UserError(ExitCode.USAGE, f"--run {command!r}: a command is one line, without control characters.",
+                            "Give --run once for each command.")
+
+
 def writes(command: str) -> bool:
     """True if a command overwrites what is on the device under test. What `exec` runs is not looked at."""
-    words = command.split()
+    # As the guest's shell splits; str.split() would split at further characters.
+    words = re.split("[ \t]+", command.strip(" \t"))
     if words[:1] != ["workload"]:
         return False
     keys = dict(word.partition("=")[::2] for word in words[2:])

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from umbra.errors import ExitCode, UserError
+from umbra.vm import in_use
 
 _ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-1][0-9a-f]\.[0-7]$")
 _HARMLESS = {"vfio-pci", "pci-stub", "pcieport"}
@@ -79,6 +80,14 @@ def check_device(address: str, sysfs: Path = Path("/sys")) -> PciDevice:
     return device
 
 
+def refuse_if_in_use(address: str, sysfs: Path = Path("/sys"), proc: Path = Path("/proc")) -> None:
+    """Refuses a device that this machine needs itself. One that there is none of is check_device()'s matter."""
+    use = in_use.use_of(sysfs / "bus/pci/devices" / address, sysfs, proc)
+    if use is not None:
+        raise UserError(ExitCode.ENVIRONMENT, f"This machine uses {address}: {use}.",
+                        "Free it first, or add --force to take it away all the same.")
+
+
 def may_lock_any_memory(process: Path = Path("/proc/self")) -> bool:
     """True for root that has CAP_IPC_LOCK: then the kernel counts no pinned page against RLIMIT_MEMLOCK."""
     try:
@@ -109,8 +118,8 @@ def check_memory_lock(guest_bytes: int, devices: int = 1) -> None:
         raise UserError(ExitCode.ENVIRONMENT,
                         f"RLIMIT_MEMLOCK allows {hard // _MEBIBYTE} MiB, the guest's pinned memory "
                         f"needs {needed // _MEBIBYTE} MiB.",
-                        "Run as root, raise it (ulimit -l unlimited), or give the guest less "
-                        "memory (--mem).") from None
+                        f"{'Give root CAP_IPC_LOCK' if os.geteuid() == 0 else 'Run as root'}, raise it "
+                        "(ulimit -l unlimited), or give the guest less memory (--mem).") from None
 
 
 class Binding:
