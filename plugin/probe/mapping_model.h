@@ -8,8 +8,13 @@
 #ifndef UMBRA_PLUGIN_PROBE_MAPPING_MODEL_H
 #define UMBRA_PLUGIN_PROBE_MAPPING_MODEL_H
 
+/* This file is C as well, so the advice for C++ does not apply.
+ * NOLINTBEGIN(modernize-deprecated-headers) */
+
 #include <stddef.h>
 #include <stdint.h>
+
+/* NOLINTEND(modernize-deprecated-headers) */
 
 #ifdef __cplusplus
 extern "C" {

@@ -31,7 +31,7 @@ TEST_F(OneDevice, InvalidationsOfABatchAreOneSync) {
 
 TEST_F(OneDevice, UnmapsOfABatchSpanWhatIsNotMapped) {
     for (unsigned page = 0; page < 16; ++page) {
-        tables_.map(Iova(2 * page * kPageSize), kRam);
+        tables_.map(Iova(std::uint64_t{2} * page * kPageSize), kRam);
     }
     machine_.manager.iotlb_domain(kDomain);
     machine_.manager.batch_begin();
@@ -54,12 +54,12 @@ TEST_F(OneDevice, VeryManyInvalidationsOfABatchAreOneLookAtEverything) {
     tables_.map(Iova(0x4000'0000), kRam);
     machine_.manager.batch_begin();
     for (unsigned page = 0; page < shadow::RangeList::kCapacity; ++page) {
-        invalidate(Iova(2 * page * kPageSize));
+        invalidate(Iova(std::uint64_t{2} * page * kPageSize));
     }
     machine_.manager.barrier();
     EXPECT_EQ(machine_.manager.counters().sync.leaves, 0U);
     for (unsigned page = 0; page < shadow::RangeList::kCapacity + 1; ++page) {
-        invalidate(Iova(2 * page * kPageSize));
+        invalidate(Iova(std::uint64_t{2} * page * kPageSize));
     }
     machine_.manager.barrier();
     machine_.manager.batch_end();

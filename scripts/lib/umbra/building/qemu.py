@@ -209,7 +209,7 @@ def _patched(source: Path, folder: Path, options: QemuOptions, log: Path) -> Pat
                 patches.apply(series, source, new, log)
             except UserError as error:
                 raise UserError(error.code, str(error).strip(),
-                                "QEMU_UNPATCHED=1 in the environment leaves the patches out, for every script.") from None
+                                "QEMU_UNPATCHED=1 in the environment leaves the patches out.") from None
     return tree
 
 
