@@ -37,7 +37,7 @@ TEST_F(OneDevice, UnmapsOfABatchSpanWhatIsNotMapped) {
     machine_.manager.batch_begin();
     for (unsigned page = 0; page < 16; ++page) {
         // In no order that a table has them in.
-        const Iova iova(2 * (page * 7 % 16) * kPageSize);
+        const Iova iova(std::uint64_t{2} * (page * 7 % 16) * kPageSize);
         if (page != 5) {
             tables_.unmap(iova);
         }
