@@ -11,22 +11,14 @@ from types import SimpleNamespace
 from unittest import mock
 
 from umbra.commands import measure
-from umbra.errors import ExitCode, UserError
+from umbra.errors import UserError
 from umbra.measuring import plan, results, session
 from umbra.vm.guest import AgentResult
 
+from options_case import OptionsCase
 
-class Options(unittest.TestCase):
-    def refused(self, parse, *arguments: str) -> None:
-        with self.assertRaises((UserError, SystemExit)) as caught:
-            parse(list(arguments))
-        code = getattr(caught.exception, "code", None)
-        self.assertEqual(code, ExitCode.USAGE, arguments)
 
-    def setUp(self):
-        # argparse reports on standard error.
-        self.enterContext(contextlib.redirect_stderr(io.StringIO()))
-
+class Options(OptionsCase):
     def test_measure_takes_what_is_named_twice_once(self):
         once = plan.chosen_cells(measure.parse(["--viommu", "umbra", "--policy", "strict", "--backend", "type1"]))
         twice = plan.chosen_cells(measure.parse(["--viommu", "umbra", "--viommu", "umbra", "--policy", "strict",

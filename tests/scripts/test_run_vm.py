@@ -16,18 +16,10 @@ from umbra.vm import agent_commands, launch, vfio
 from umbra.vm.config import GuestConfig
 from umbra.vm.guest import AgentResult, fresh_directory
 
+from options_case import OptionsCase
 
-class Options(unittest.TestCase):
-    def refused(self, parse, *arguments: str) -> None:
-        with self.assertRaises((UserError, SystemExit)) as caught:
-            parse(list(arguments))
-        code = getattr(caught.exception, "code", None)
-        self.assertEqual(code, ExitCode.USAGE, arguments)
 
-    def setUp(self):
-        # argparse reports on standard error.
-        self.enterContext(contextlib.redirect_stderr(io.StringIO()))
-
+class Options(OptionsCase):
     def test_bad_ones_are_refused(self):
         for arguments in (["--nonsense"], ["--mem", "lots"], ["--mem", "0"], ["--smp", "0"],
                           ["--timeout", "-1"], ["--kernel", "/nonexistent"], ["--viommu", "amd"],
@@ -165,6 +157,14 @@ class Numbers(unittest.TestCase):
             with self.subTest(words), self.assertRaises(UserError) as caught:
                 run_vm.parse(["--testbed", *words])
             self.assertEqual(caught.exception.code, ExitCode.USAGE)
+
+
+class Addresses(unittest.TestCase):
+    def test_what_is_no_address_is_told_so_before_it_is_looked_up(self):
+        for address in ("/", "", ".."):
+            with self.subTest(address), self.assertRaises(UserError) as caught:
+                launch.plan(run_vm.parse(["--vfio", address]))
+            self.assertIn("is not a PCI address", caught.exception.message)
 
 
 class InUse(unittest.TestCase):

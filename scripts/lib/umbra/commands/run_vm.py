@@ -15,7 +15,7 @@ from umbra import project
 from umbra.building.kernel_image import check_bzimage
 from umbra.commands import common
 from umbra.errors import ExitCode, UserError
-from umbra.vm import agent_commands, launch, vfio
+from umbra.vm import agent_commands, launch
 from umbra.vm.agent_commands import POLICIES
 from umbra.vm.config import MAX_PASSTHROUGH, VIOMMUS
 from umbra.vm.guest import AgentResult, fresh_directory
@@ -40,7 +40,6 @@ UMBRA_EMULATE=1 in the environment emulates the CPU in place of using KVM.
 @dataclasses.dataclass
 class CommandLine(LaunchOptions):
     destroy_data: bool = False
-    force: bool = False
     console: bool = False
     out: Path | None = None
     dry_run: bool = False
@@ -143,9 +142,6 @@ def check_devices(options: CommandLine) -> None:
             raise UserError(ExitCode.USAGE, f"{option} is for the testbed and does not go with --vfio.")
     if not options.destroy_data:
         agent_commands.refuse_writes(options.run)
-    if not options.force:
-        for address in options.vfio:
-            vfio.refuse_if_in_use(address)
 
 
 def main(arguments: list[str]) -> int:

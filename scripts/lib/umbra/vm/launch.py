@@ -24,9 +24,10 @@ class LaunchOptions:
     """What to launch. None stands for the usual one, an empty `run` for a check that suits the devices.
 
     `vfio`: PCI addresses on this machine; without any, `devices` of the testbed's. `mem`: a number and K, M or G.
-    `extra`: further words for QEMU. `timeout`: seconds.
+    `extra`: further words for QEMU. `timeout`: seconds. `force`: take devices that this machine uses.
     """
     vfio: list[str] = dataclasses.field(default_factory=list)
+    force: bool = False
     testbed: bool = False
     devices: int = 1
     iommufd: bool = False
@@ -61,6 +62,8 @@ def plan(options: LaunchOptions) -> tuple[GuestConfig, bool]:
                         "This machine has an IOMMU: name one with --vfio, or use --testbed.")
     for address in options.vfio:
         vfio.check_device(address)
+        if not options.force:
+            vfio.refuse_if_in_use(address)
     viommu = options.viommu or ("umbra" if products.plugin_sources_present() else "qemu-intel")
     append = options.append
     if not testbed:

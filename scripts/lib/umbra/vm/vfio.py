@@ -81,7 +81,7 @@ def check_device(address: str, sysfs: Path = Path("/sys")) -> PciDevice:
 
 
 def refuse_if_in_use(address: str, sysfs: Path = Path("/sys"), proc: Path = Path("/proc")) -> None:
-    """Refuses a device that this machine needs itself. One that there is none of is check_device()'s matter."""
+    """Refuses a device that this machine needs itself. check_device() took the address before."""
     use = in_use.use_of(sysfs / "bus/pci/devices" / address, sysfs, proc)
     if use is not None:
         raise UserError(ExitCode.ENVIRONMENT, f"This machine uses {address}: {use}.",
