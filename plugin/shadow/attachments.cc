@@ -92,7 +92,7 @@ void Attachments::move_changed() {
 
 void Attachments::record(std::uint64_t start_ns) {
     const std::uint64_t total = unit_.clock.now_ns() - start_ns;
-    ++unit_.counters.sync.syncs[SyncTrigger::context];
+    ++unit_.syncs.syncs[SyncTrigger::context];
     telemetry::SyncLatency& latency = unit_.counters.latency[SyncTrigger::context];
     latency.host.record(total);
     latency.total.record(total);

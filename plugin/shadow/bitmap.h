@@ -45,7 +45,7 @@ class EntryBitmap {
     [[nodiscard]] unsigned count() const {
         unsigned bits = 0;
         for (const std::uint64_t word : words_) {
-            bits += static_cast<unsigned>(std::popcount(word));
+            bits += bits_in(word);
         }
         return bits;
     }
@@ -53,13 +53,18 @@ class EntryBitmap {
     [[nodiscard]] unsigned rank(unsigned slot) const {
         unsigned bits = 0;
         for (unsigned word = 0; word < slot / 64; ++word) {
-            bits += static_cast<unsigned>(std::popcount(words_[word]));
+            bits += bits_in(words_[word]);
         }
         const std::uint64_t below = (std::uint64_t{1} << slot % 64) - 1;
-        return bits + static_cast<unsigned>(std::popcount(words_[slot / 64] & below));
+        return bits + bits_in(words_[slot / 64] & below);
     }
 
   private:
+    // Most words are 0, and without the processor's instruction popcount() is a function call.
+    static unsigned bits_in(std::uint64_t word) {
+        return word == 0 ? 0 : static_cast<unsigned>(std::popcount(word));
+    }
+
     std::array<std::uint64_t, kWords> words_{};
 };
 

@@ -19,10 +19,11 @@ Domain::Domain(const DomainKey& key, UnitResources& unit)
 }
 
 Domain::~Domain() {
-    telemetry::SyncCounters& unit = unit_.counters.sync;
-    unit.leaves -= counters_.sync.leaves;
-    unit.tables -= counters_.sync.tables;
-    unit.mirror_bytes -= counters_.sync.mirror_bytes;
+    telemetry::SyncCounters last = counters_.sync;
+    last.leaves = 0 - last.leaves;
+    last.tables = 0 - last.tables;
+    last.mirror_bytes = 0 - last.mirror_bytes;
+    unit_.syncs += last;
 }
 
 // ---- Devices ----
@@ -52,7 +53,7 @@ void Domain::detach(HostBinding& binding) {
 
 bool Domain::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns) {
     const std::uint64_t start = now_ns;
-    SyncRun run(unit_, leaves_, log_, deadline_ns);
+    SyncRun run(unit_, leaves_, log_, counters_.sync, deadline_ns);
     DeltaBuilder delta(run, bindings_);
     if (bindings_.any_missing() || bindings_.any_stuck()) {
         bindings_.look();
@@ -69,7 +70,7 @@ bool Domain::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns)
     job.host_ns += run.slice.host_ns();
     job.compare_ns += total - std::min(total, run.slice.host_ns());
     job.refused.add(run.refused);
-    account(run.tally);
+    account();
     if (done) {
         finish(job);
     }
@@ -126,7 +127,6 @@ bool Domain::walk(SyncJob& job, SyncRun& run, DeltaBuilder& delta) {
 
 void Domain::finish(SyncJob& job) {
     ++counters_.sync.syncs[job.trigger];
-    ++unit_.counters.sync.syncs[job.trigger];
     telemetry::SyncLatency& latency = unit_.counters.latency[job.trigger];
     latency.compare.record(job.compare_ns);
     latency.host.record(job.host_ns);
@@ -169,16 +169,30 @@ void Domain::heal_refusals(const SyncJob& job) {
 
 // ---- Counters ----
 
-void Domain::account(telemetry::SyncCounters& tally) {
-    tally.leaves = leaves_.count - counters_.sync.leaves;
-    tally.tables = leaves_.mirror.tables() - counters_.sync.tables;
-    tally.mirror_bytes = leaves_.mirror.bytes() - counters_.sync.mirror_bytes;
-    counters_.sync += tally;
-    unit_.counters.sync += tally;
+void Domain::account() {
+    const auto set = [](std::uint64_t& own, std::uint64_t& unit, std::uint64_t now) {
+        unit += now - own;
+        own = now;
+    };
+    telemetry::SyncCounters& own = counters_.sync;
+    telemetry::SyncCounters& unit = unit_.syncs;
+    set(own.leaves, unit.leaves, leaves_.count);
+    set(own.tables, unit.tables, leaves_.mirror.tables());
+    set(own.mirror_bytes, unit.mirror_bytes, leaves_.mirror.bytes());
+    own.follow_peaks();
+    unit.follow_peaks();
 }
 
 void Domain::clear_counters() {
     counters_.clear();
+}
+
+void Domain::add_counts_to(telemetry::SyncCounters& sum) const {
+    telemetry::SyncCounters counts = counters_.sync;
+    counts.leaves = 0;
+    counts.tables = 0;
+    counts.mirror_bytes = 0;
+    sum += counts;
 }
 
 }  // namespace umbra::shadow

@@ -83,6 +83,8 @@ class Domain {
     [[nodiscard]] const RamSnapshot& ram() const { return leaves_.ram; }
     [[nodiscard]] const telemetry::DomainShadowCounters& counters() const { return counters_; }
     void clear_counters();
+    // Adds what the domain's syncs counted. The values "as of now" are in the unit's already.
+    void add_counts_to(telemetry::SyncCounters& sum) const;
 
     // See TroubleLog.
     void machine_goes_on() { log_.machine_goes_on(); }
@@ -94,9 +96,8 @@ class Domain {
     [[nodiscard]] bool walk(SyncJob& job, SyncRun& run, DeltaBuilder& delta);
     [[nodiscard]] bool advance(SyncJob& job, SyncRun& run, DeltaBuilder& delta);
     void finish(SyncJob& job);
-    // Adds the counts of one call to the counters of domain and unit. Puts into `tally` by how much
-    // the values as of now changed.
-    void account(telemetry::SyncCounters& tally);
+    // Brings the values "as of now" of domain and unit up to date.
+    void account();
     // Trouble with host calls is told once for all devices, so it has healed when no device misses
     // a leaf, or has anything stuck.
     void heal_calls();

@@ -171,8 +171,17 @@ Verification Manager::verify() const {
     return attachments_.verify();
 }
 
+const telemetry::UnitShadowCounters& Manager::counters() const {
+    counters_.sync = unit_.syncs;
+    for (const auto& [key, domain] : attachments_.domains()) {
+        domain->add_counts_to(counters_.sync);
+    }
+    return counters_;
+}
+
 void Manager::clear_counters() {
     counters_.clear();
+    unit_.syncs.clear();
     attachments_.each_domain([](Domain& domain) { domain.clear_counters(); });
     for (const auto& member : attachments_.members()) {
         member->counters.clear();

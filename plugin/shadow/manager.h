@@ -109,7 +109,8 @@ class Manager : public vtd::InvalidationObserver {
     // limit does: 65,536 pages take some milliseconds.
     [[nodiscard]] Verification verify() const;
 
-    [[nodiscard]] const telemetry::UnitShadowCounters& counters() const { return counters_; }
+    // The counts of syncs in it are as of this call; the others are kept up to date.
+    [[nodiscard]] const telemetry::UnitShadowCounters& counters() const;
     // Sets counts and histograms to zero. Gauges stay.
     void clear_counters();
 
@@ -138,7 +139,7 @@ class Manager : public vtd::InvalidationObserver {
 
     const Options options_;
     const vtd::EntryFormat format_;
-    telemetry::UnitShadowCounters counters_;
+    mutable telemetry::UnitShadowCounters counters_;  // counters() sums up `sync`
     UnitResources unit_;
     JobQueue jobs_;
     Attachments attachments_;

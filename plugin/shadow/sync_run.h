@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //
 // What the parts of a sync share during one call of Domain::run(): the data to work on, the time to
-// work, and what is counted meanwhile. An object lives for that call.
+// work, and where to count. An object lives for that call.
 //
 // Threading: one thread at a time.
 #pragma once
@@ -19,19 +19,21 @@ namespace umbra::shadow {
 
 struct SyncRun {
     // All outlive the run. It is to end at `end_ns` of the unit's clock.
-    SyncRun(UnitResources& unit, DomainLeaves& leaves, TroubleLog& log, std::uint64_t end_ns)
+    SyncRun(UnitResources& unit, DomainLeaves& leaves, TroubleLog& log,
+            telemetry::SyncCounters& tally, std::uint64_t end_ns)
         : unit(unit),
           leaves(leaves),
           log(log),
+          tally(tally),
           slice(unit.clock, end_ns, unit.options.tables_per_look) {}
 
     UnitResources& unit;
     DomainLeaves& leaves;
     TroubleLog& log;
+    // The domain's. The run adds to counts; the domain itself sets the values "as of now".
+    telemetry::SyncCounters& tally;
     Slice slice;
     Refusals refused{};
-    // Counts of this call alone. The values "as of now" are not used.
-    telemetry::SyncCounters tally{};
 };
 
 }  // namespace umbra::shadow

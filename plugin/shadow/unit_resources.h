@@ -32,6 +32,9 @@ struct UnitResources {
     const vtd::EntryFormat& format;
     telemetry::UnitShadowCounters& counters;
 
+    // The unit's values "as of now", and the counts that no living domain has. Manager::counters()
+    // adds those of the domains, so that a sync counts in one place.
+    telemetry::SyncCounters syncs{};
     TroubleThrottle throttle{clock};
     PageArena arena{};
     TableBudget tables{};

@@ -80,21 +80,39 @@ std::vector<const FieldDescriptor*> peaks_last(const Descriptor& message) {
     return fields;
 }
 
+// Writes follow_peaks() if the struct has peaks, and returns whether it has.
+bool write_follow_peaks(std::ostream& out, const CounterStruct& counted) {
+    bool any = false;
+    for (const FieldDescriptor* field : counted_fields_of(*counted.message)) {
+        const std::string& of = about(*field).peak_of();
+        if (of.empty()) {
+            continue;
+        }
+        if (!any) {
+            out << "\n    // Values as of now have changed: raises each peak to the value it is of.\n"
+                   "    void follow_peaks() {\n";
+            any = true;
+        }
+        const std::string& name = field->name();
+        out << "        " << name << " = std::max(" << name << ", " << of << ");\n";
+    }
+    out << (any ? "    }\n" : "");
+    return any;
+}
+
 void write_sum(std::ostream& out, const CounterStruct& counted) {
+    const bool peaks = write_follow_peaks(out, counted);
     out << "\n    // Adds what `part` counted. Its values as of now are changes of this one's, "
            "modulo "
            "2^64;\n    // a peak follows the value it is of.\n    "
         << counted.name << "& operator+=(const " << counted.name << "& part) {\n";
-    for (const FieldDescriptor* field : peaks_last(*counted.message)) {
-        const std::string& name = field->name();
-        const std::string& of = about(*field).peak_of();
-        if (of.empty()) {
+    for (const FieldDescriptor* field : counted_fields_of(*counted.message)) {
+        if (about(*field).peak_of().empty()) {
+            const std::string& name = field->name();
             out << "        " << name << " += part." << name << ";\n";
-        } else {
-            out << "        " << name << " = std::max(" << name << ", " << of << ");\n";
         }
     }
-    out << "        return *this;\n    }\n";
+    out << (peaks ? "        follow_peaks();\n" : "") << "        return *this;\n    }\n";
 }
 
 void write_clear(std::ostream& out, const CounterStruct& counted) {
