@@ -99,6 +99,12 @@ void umbra_unit_machine_stopped(UmbraUnit* unit) UMBRA_NOEXCEPT;
  * refusal stops the machine again. [BQL] */
 void umbra_unit_machine_goes_on(UmbraUnit* unit) UMBRA_NOEXCEPT;
 
+/* Maps and unmaps that the host refused are tried again now and then, without the guest's doing.
+ * In how many milliseconds that is due; 0 if nothing is to be tried. [BQL] */
+unsigned umbra_unit_retry_delay_ms(UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* It is due. Leaves work over (umbra_unit_has_work()). [BQL] */
+void umbra_unit_retry(UmbraUnit* unit) UMBRA_NOEXCEPT;
+
 /* ---- State ---- */
 
 enum { UMBRA_SAVED_REGISTER_BYTES = 0x300 };

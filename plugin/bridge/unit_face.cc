@@ -82,6 +82,14 @@ void umbra_unit_machine_goes_on(UmbraUnit* unit) noexcept {
     unit->manager.machine_goes_on();
 }
 
+unsigned umbra_unit_retry_delay_ms(UmbraUnit* unit) noexcept {
+    return unit->manager.retry_delay_ms();
+}
+
+void umbra_unit_retry(UmbraUnit* unit) noexcept {
+    unit->manager.retry();
+}
+
 void umbra_unit_save(const UmbraUnit* unit, UmbraSavedState* state) noexcept {
     *state = to_c(unit->unit.save());
 }

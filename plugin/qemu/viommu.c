@@ -28,11 +28,27 @@
 enum { WORK_PAUSE_MS = 1 };
 
 static void schedule_work(UmbraViommu* self) {
+    unsigned retry_ms;
+
     /* A pause that has begun is not begun again: a guest that goes on writing to registers would
      * put the work off for ever. */
     if (umbra_unit_has_work(self->unit) && !timer_pending(self->work)) {
         timer_mod(self->work, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WORK_PAUSE_MS);
     }
+    if (!timer_pending(self->retry)) {
+        retry_ms = umbra_unit_retry_delay_ms(self->unit);
+        if (retry_ms != 0) {
+            timer_mod(self->retry, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + retry_ms);
+        }
+    }
+}
+
+/* By the guest's clock: a machine that stands still tries again when it goes on. */
+static void retry_refused(void* opaque) {
+    UmbraViommu* self = opaque;
+
+    umbra_unit_retry(self->unit);
+    schedule_work(self);
 }
 
 static void do_work(void* opaque) {
@@ -141,6 +157,7 @@ static void unit_realize(DeviceState* device, Error** errp) {
         return;
     }
     self->work = timer_new_ms(QEMU_CLOCK_REALTIME, do_work, self);
+    self->retry = timer_new_ms(QEMU_CLOCK_VIRTUAL, retry_refused, self);
     umbra_ram_listener_start(&self->ram, self->unit);
 
     memory_region_init_io(&self->registers, OBJECT(self), &registers_ops, self, TYPE_UMBRA_VIOMMU,

@@ -34,6 +34,7 @@ struct UmbraViommu {
     UmbraQemuPlatform platform;
     UmbraStatsOutput stats;
     QEMUTimer* work;
+    QEMUTimer* retry;      /* of what the host refused */
     UmbraSavedState saved; /* only while state is saved or loaded */
 };
 

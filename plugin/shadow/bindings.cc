@@ -72,12 +72,17 @@ bool Bindings::retry_maps(const RangeList& ranges, RetryProgress& progress, Slic
         bool in_time = true;
         while (in_time && progress.binding < list_.size()) {
             HostBinding& binding = *list_[progress.binding];
-            in_time = progress.range == 0 ? binding.retry_lost(progress.pass, slice.deadline())
-                                          : binding.retry_maps(ranges[progress.range - 1],
-                                                               progress.pass, slice.deadline());
+            if (progress.range == 0) {
+                in_time = binding.retry_lost(progress.pass, slice.deadline());
+            } else if (progress.range <= ranges.size()) {
+                in_time =
+                    binding.retry_maps(ranges[progress.range - 1], progress.pass, slice.deadline());
+            } else {
+                in_time = binding.use_room(progress.pass, slice.deadline());
+            }
             if (in_time) {
                 progress.pass = {};
-                if (++progress.range > ranges.size()) {
+                if (++progress.range > ranges.size() + 1) {
                     progress.range = 0;
                     ++progress.binding;
                 }

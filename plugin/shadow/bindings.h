@@ -26,7 +26,9 @@ class Bindings {
     // How far a job has come with the leaves that are missing.
     struct RetryProgress {
         std::size_t binding = 0;
-        std::size_t range = 0;  // 0: lost leaves, wherever they are; then the ranges of the job
+        // 0: lost leaves, wherever they are. Then the ranges of the job. Last: leaves that wait for
+        // room, wherever they are.
+        std::size_t range = 0;
         HostBinding::RetryPass pass{};
     };
 
@@ -49,8 +51,9 @@ class Bindings {
     void retry_unmaps(const RangeList& ranges, Slice& slice);
     // Maps the leaves that were put off. False if it stopped for the time.
     [[nodiscard]] bool map_put_off(Slice& slice);
-    // Tries again to map the leaves missing in `ranges`, and all that are lost. False if it stopped
-    // for the time; then call again with the same `progress`.
+    // Tries again to map the leaves missing in `ranges`, all that are lost, and after an unmap all
+    // that wait for room. False if it stopped for the time; then call again with the same
+    // `progress`.
     [[nodiscard]] bool retry_maps(const RangeList& ranges, RetryProgress& progress, Slice& slice);
     // Carries out `delta`. `plan` is made of its removals.
     void execute(const Plan& plan, const Delta& delta, Slice& slice);

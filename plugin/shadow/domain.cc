@@ -71,6 +71,9 @@ bool Domain::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns)
     job.compare_ns += total - std::min(total, run.slice.host_ns());
     job.refused.add(run.refused);
     account();
+    if (bindings_.any_missing() || bindings_.any_stuck()) {
+        unit_.wants_retry = true;
+    }
     if (done) {
         finish(job);
     }

@@ -9,9 +9,9 @@
 namespace umbra::shadow {
 namespace {
 
-// A pass of map retries ends after this many failures in a row, unmap retries after this many in
-// all.
-constexpr unsigned kFailuresInRow = 16;
+// A pass of map retries ends after this many refusals in a row for want of memory, or of leaves
+// that were refused before for the same reason. Unmap retries end after this many in all.
+constexpr unsigned kMostFailures = 16;
 
 // New maps are made in groups, with a look at the clock between two groups. A group is twice as
 // large as the group before, within these limits. So a few quick maps cost no look, and slow maps
@@ -153,12 +153,12 @@ void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
         if (was_missing) {
             calls_.tally().were_not_there(rest.first_of_mapping ? 1 : 0, rest.mapping.bytes);
         }
-        if (map(rest.mapping)) {
-            if (has_missing()) {
-                missing_.remove(range_of(rest.mapping));
+        if (const HostResult result = map(rest.mapping); !result.ok()) {
+            if (!was_missing) {
+                add_missing(range_of(rest.mapping), Kind::lost, result);
             }
-        } else if (!was_missing) {
-            missing_.add(range_of(rest.mapping), Kind::lost);
+        } else if (has_missing()) {
+            missing_.remove(range_of(rest.mapping));
         }
     }
 }
@@ -183,22 +183,33 @@ void HostBinding::add_stuck(IovaRange range, StuckUnmaps::Mappings mappings, int
 }
 
 bool HostBinding::retry_unmaps(IovaRange range) {
-    const bool any = calls_.stuck().retry(range, kFailuresInRow, [this](IovaRange stuck) {
+    const bool any = calls_.stuck().retry(range, kMostFailures, [this](IovaRange stuck) {
         calls_.tally().unmap_retry();
         return calls_.unmap(stuck).ok();
     });
+    if (any) {
+        // The host may have refused leaves because of what was stuck at their addresses.
+        missing_.unmark_bad();
+    }
     apply();
     return any;
 }
 
 // ---- Maps ----
 
-bool HostBinding::map(const HostMapping& mapping) {
+HostResult HostBinding::map(const HostMapping& mapping) {
     const HostResult result = calls_.map(mapping);
     if (!result.ok()) {
         report(mapping, result.error());
     }
-    return result.ok();
+    return result;
+}
+
+void HostBinding::add_missing(IovaRange range, Kind kind, HostResult refusal) {
+    missing_.add(range, kind);
+    if (refusal_of(refusal.error()) == Refusal::bad_address) {
+        missing_.mark_bad(range);
+    }
 }
 
 void HostBinding::report(const HostMapping& refused, int error) {
@@ -229,15 +240,11 @@ void HostBinding::map_each(std::span<const HostMapping> mappings, Kind kind, Dea
         std::uint64_t bytes = 0;
         const std::span<const HostMapping> some = some_of(mappings, most, bytes);
         const MapProgress progress = calls_.map_all(some, bytes);
-        if (progress.mapped != 0) {
-            calls_.count_new(true);
-        }
         mappings = mappings.subspan(progress.mapped);
         if (!progress.result.ok()) {
             const HostMapping& failed = mappings.front();
             report(failed, progress.result.error());
-            missing_.add(range_of(failed), kind);
-            calls_.count_new(false);
+            add_missing(range_of(failed), kind, progress.result);
             mappings = mappings.subspan(1);
         }
         if (!mappings.empty()) {
@@ -255,11 +262,10 @@ void HostBinding::map_in_pieces(const HostMapping& leaf, Kind kind, Deadline& de
         pass_over(leaf, kind);
         return;
     }
-    const bool ok = map_pieces(mirror_->leaf_at(leaf.iova));
-    if (!ok) {
-        missing_.add(range_of(leaf), kind);
+    const HostResult result = map_pieces(mirror_->leaf_at(leaf.iova));
+    if (!result.ok()) {
+        add_missing(range_of(leaf), kind, result);
     }
-    calls_.count_new(ok);
     (void)deadline.is_over();
 }
 
@@ -283,40 +289,43 @@ bool HostBinding::map_put_off(Deadline& deadline) {
         }
         const LeafRef first = mirror_->first_of_run(leaf);
         const Iova end = mirror_->end_of_run(leaf);
-        const bool ok = try_run(first, end);
-        if (!ok) {
+        if (const HostResult result = try_run(first, end); !result.ok()) {
             missing_.tried({first.iova(), end - 1});
+            if (refusal_of(result.error()) == Refusal::bad_address) {
+                missing_.mark_bad({first.iova(), end - 1});
+            }
         }
-        calls_.count_new(ok);
     }
     missing_.tried_all();
     apply();
     return true;
 }
 
-bool HostBinding::map_pieces(LeafRef leaf) {
+HostResult HostBinding::map_pieces(LeafRef leaf) {
     const vtd::DecodedEntry entry = decode(*mirror_, leaf);
-    bool ok = true;
+    HostResult result = HostResult::success();
     StuckUnmaps::Mappings mapped;
     ram_->pieces(entry.address, leaf.bytes(), entry.access & leaf.table->access,
                  [&](const RamPiece& piece) {
-                     ok = ok && map({leaf.iova() + piece.offset, piece.bytes, piece.host,
-                                     entry.address + piece.offset, piece.access});
-                     if (ok) {
+                     if (result.ok()) {
+                         result = map({leaf.iova() + piece.offset, piece.bytes, piece.host,
+                                       entry.address + piece.offset, piece.access});
+                     }
+                     if (result.ok()) {
                          mapped.bytes += piece.bytes;
                          ++mapped.count;
                      }
                  });
-    if (ok || mapped.count == 0) {
-        return ok;
+    if (result.ok() || mapped.count == 0) {
+        return result;
     }
     const IovaRange range = range_of(leaf.iova(), leaf.bytes());
-    if (const HostResult undone = calls_.unmap(range); undone.ok()) {
+    if (const HostResult undone = calls_.take_back(range); undone.ok()) {
         calls_.tally().went(mapped.count, mapped.bytes);
     } else {
         add_stuck(range, mapped, undone.error());
     }
-    return false;
+    return result;
 }
 
 // ---- Retries ----
@@ -326,18 +335,41 @@ bool HostBinding::retry_maps(IovaRange range, RetryPass& pass, Deadline& deadlin
         first_pass_ = false;
         return true;
     }
-    const bool in_time = retry(Which::missing, range, pass, deadline);
-    if (range == IovaRange::everything()) {
-        first_pass_ = first_pass_ && !in_time;
+    if (range != IovaRange::everything()) {
+        return retry(Which::missing, range, pass.leaves, deadline);
+    }
+    // Bad leaves come first: those that this pass finds to be bad were tried by it.
+    if (!pass.bad_leaves_done) {
+        if (had_bad_leaves_ && !retry(Which::bad, range, pass.leaves, deadline)) {
+            return false;
+        }
+        pass = {.bad_leaves_done = true};
+    }
+    if (!calls_.limit_hit() && !retry(Which::promising, range, pass.leaves, deadline)) {
+        return false;
+    }
+    first_pass_ = false;
+    return true;
+}
+
+bool HostBinding::retry_lost(RetryPass& pass, Deadline& deadline) {
+    return calls_.limit_hit() || retry(Which::lost, IovaRange::everything(), pass.leaves, deadline);
+}
+
+bool HostBinding::use_room(RetryPass& pass, Deadline& deadline) {
+    if (!calls_.room_came_back()) {
+        return true;
+    }
+    const bool in_time = calls_.limit_hit() ||
+                         retry(Which::promising, IovaRange::everything(), pass.leaves, deadline);
+    if (in_time) {
+        calls_.room_is_used(missing_.any_promising());
     }
     return in_time;
 }
 
-bool HostBinding::retry_lost(RetryPass& pass, Deadline& deadline) {
-    return calls_.limit_hit() || retry(Which::lost, IovaRange::everything(), pass, deadline);
-}
-
-bool HostBinding::retry(Which which, IovaRange range, RetryPass& pass, Deadline& deadline) {
+bool HostBinding::retry(Which which, IovaRange range, MissingLeaves::Pass& pass,
+                        Deadline& deadline) {
     bool in_time = true;
     while (const LeafRef leaf = missing_.next_run(which, range, pass)) {
         if (!deadline.allows_more()) {
@@ -349,9 +381,11 @@ bool HostBinding::retry(Which which, IovaRange range, RetryPass& pass, Deadline&
         if (!first_pass_ || missing_.is_lost(first)) {
             calls_.tally().map_retry();
         }
-        if (try_run(first, mirror_->end_of_run(leaf))) {
+        const Iova end = mirror_->end_of_run(leaf);
+        const HostResult result = try_run(first, end);
+        if (result.ok()) {
             pass.failures = 0;
-        } else if (calls_.limit_hit() || ++pass.failures == kFailuresInRow) {
+        } else if (ends_pass(result, {first.iova(), end - 1}, pass)) {
             missing_.give_up(which, range, pass);
             break;
         }
@@ -360,7 +394,25 @@ bool HostBinding::retry(Which which, IovaRange range, RetryPass& pass, Deadline&
     return in_time;
 }
 
-bool HostBinding::try_run(LeafRef first, Iova end) {
+bool HostBinding::ends_pass(HostResult refusal, IovaRange run, MissingLeaves::Pass& pass) {
+    switch (refusal_of(refusal.error())) {
+        case Refusal::full:
+            return true;
+        case Refusal::no_memory:
+            return ++pass.failures == kMostFailures;
+        case Refusal::bad_address:
+            // The first refusal of a leaf says nothing of others. Each later one is a call that was
+            // to be expected to fail.
+            if (missing_.is_bad(mirror_->leaf_at(run.first))) {
+                return ++pass.failures == kMostFailures;
+            }
+            missing_.mark_bad(run);
+            return false;
+    }
+    return true;
+}
+
+HostResult HostBinding::try_run(LeafRef first, Iova end) {
     const IovaRange range = {first.iova(), end - 1};
     if (has_stuck()) {
         // The run may reach beyond the range of the retry, where a stuck stretch is in its way.
@@ -368,11 +420,11 @@ bool HostBinding::try_run(LeafRef first, Iova end) {
     }
     const HostMapping mapping = mapping_of(first, end);
     // Only a run of one leaf can lie in several stretches of RAM.
-    const bool ok = mapping.bytes != 0 ? map(mapping) : map_pieces(first);
-    if (ok) {
+    const HostResult result = mapping.bytes != 0 ? map(mapping) : map_pieces(first);
+    if (result.ok()) {
         missing_.remove(range);
     }
-    return ok;
+    return result;
 }
 
 HostMapping HostBinding::mapping_of(LeafRef first, Iova end) const {

@@ -34,6 +34,7 @@
 #include "plugin/shadow/missing_leaves.h"
 #include "plugin/shadow/planner.h"
 #include "plugin/shadow/ram_snapshot.h"
+#include "plugin/shadow/refusal.h"
 #include "plugin/shadow/trouble_log.h"
 
 namespace umbra::shadow {
@@ -56,10 +57,13 @@ class HostBinding {
     void forget();
 
     // A sync begins. Calls that failed in the sync before are worth another try.
-    void begin() { calls_.begin(); }
-    // Carries out a delta. After many failures in a row, or one that says that the host takes no
-    // more mappings, the other leaves are left missing without a call: tens of thousands of leaves
-    // beyond a limit must not cost as many calls. Maps for which there is no time are put off.
+    void begin() {
+        calls_.begin();
+        had_bad_leaves_ = missing_.any_bad();
+    }
+    // Carries out a delta. When the host has no more room (see refusal.h), the other leaves are
+    // left missing without a call: tens of thousands of leaves beyond a limit must not cost as many
+    // calls. Maps for which there is no time are put off.
     void execute(const Plan& plan, const Delta& delta, Deadline& deadline);
 
     // Maps the leaves that were put off, as execute() would have done. False if there was no time
@@ -70,14 +74,19 @@ class HostBinding {
     // leaves may then be unmapped as well.
     bool retry_unmaps(IovaRange range);
     // How far a pass over missing leaves has come.
-    using RetryPass = MissingLeaves::Pass;
-    // Maps missing leaves in `range`. Gives up at the host's limit, or after several failures in a
-    // row, since the cause of one failure is mostly the cause of all. A later pass goes on from
-    // where this one gave up. False if there was no time for all; then call again with the same
-    // `pass`.
+    struct RetryPass {
+        bool bad_leaves_done = false;  // the pass is through with known bad addresses
+        MissingLeaves::Pass leaves{};
+    };
+    // Maps missing leaves in `range`. Gives up when the host has no more room; of leaves that were
+    // refused before for their addresses, a pass tries a few (see refusal.h). A later pass goes on
+    // from where this one gave up. False if there was no time for all; then call again with the
+    // same `pass`.
     [[nodiscard]] bool retry_maps(IovaRange range, RetryPass& pass, Deadline& deadline);
     // The same for all lost leaves.
     [[nodiscard]] bool retry_lost(RetryPass& pass, Deadline& deadline);
+    // If an unmap has made room: the same for all leaves that wait for it.
+    [[nodiscard]] bool use_room(RetryPass& pass, Deadline& deadline);
 
     [[nodiscard]] bool has_lost() const { return missing_.any_lost(); }
     [[nodiscard]] bool has_put_off() const { return missing_.any_put_off(); }
@@ -123,10 +132,12 @@ class HostBinding {
     // in one stretch of RAM.
     [[nodiscard]] HostMapping mapping_of(LeafRef first, Iova end) const;
     // Reports the map if the host refuses it.
-    [[nodiscard]] bool map(const HostMapping& mapping);
+    HostResult map(const HostMapping& mapping);
+    // The host refused to map the leaves in `range`.
+    void add_missing(IovaRange range, Kind kind, HostResult refusal);
     void report(const HostMapping& refused, int error);
     // Maps all pieces of a leaf that does not lie in one stretch of RAM, or none of them.
-    [[nodiscard]] bool map_pieces(LeafRef leaf);
+    HostResult map_pieces(LeafRef leaf);
     void map_additions(const Delta& delta, Deadline& deadline);
     // Each leaf is mapped or missing afterwards.
     void map_each(std::span<const HostMapping> mappings, Kind kind, Deadline& deadline);
@@ -136,15 +147,19 @@ class HostBinding {
 
     // ---- Retries ----
 
-    [[nodiscard]] bool retry(Which which, IovaRange range, RetryPass& pass, Deadline& deadline);
+    [[nodiscard]] bool retry(Which which, IovaRange range, MissingLeaves::Pass& pass,
+                             Deadline& deadline);
+    // Whether a pass ends with the refusal of `run`.
+    [[nodiscard]] bool ends_pass(HostResult refusal, IovaRange run, MissingLeaves::Pass& pass);
     // Tries to map the run from `first` to `end`.
-    [[nodiscard]] bool try_run(LeafRef first, Iova end);
+    HostResult try_run(LeafRef first, Iova end);
 
     void apply() { calls_.tally().apply(missing_.size()); }
 
     HostCalls calls_;
     MissingLeaves missing_;
-    bool first_pass_ = false;  // the missing leaves were not tried yet
+    bool first_pass_ = false;      // the missing leaves were not tried yet
+    bool had_bad_leaves_ = false;  // when the sync under way began
     // The domain's; null while the device is in no domain.
     const Mirror* mirror_ = nullptr;
     const RamSnapshot* ram_ = nullptr;

@@ -6,13 +6,13 @@
 // Threading: one thread at a time.
 #pragma once
 
-#include <cerrno>
 #include <cstdint>
 #include <span>
 
 #include "plugin/shadow/host_account.h"
 #include "plugin/shadow/host_mapper.h"
 #include "plugin/shadow/host_tally.h"
+#include "plugin/shadow/refusal.h"
 #include "plugin/shadow/stuck_unmaps.h"
 
 namespace umbra::shadow {
@@ -34,6 +34,9 @@ class HostCalls {
     // On success nothing is left in `range`. The caller counts the mappings that went. Those of
     // stuck stretches are counted here.
     [[nodiscard]] HostResult unmap(IovaRange range);
+    // The same for the first pieces of a leaf, of which a later piece was refused. No room comes
+    // back by it.
+    [[nodiscard]] HostResult take_back(IovaRange range);
     [[nodiscard]] HostResult map(const HostMapping& mapping);
     // Makes `mappings` (in order of IOVA, not empty) until one fails. `bytes` is their total size.
     [[nodiscard]] MapProgress map_all(std::span<const HostMapping> mappings, std::uint64_t bytes);
@@ -45,26 +48,47 @@ class HostCalls {
 
     // A sync begins: calls that failed in the sync before are worth another try.
     void begin() {
-        new_failures_in_row_ = 0;
+        no_memory_in_row_ = 0;
         limit_hit_ = false;
     }
-    // The outcome of a map that was not tried before.
-    void count_new(bool ok) { new_failures_in_row_ = ok ? 0 : new_failures_in_row_ + 1; }
     // The host said that it takes no more mappings, and nothing was unmapped since.
     [[nodiscard]] bool limit_hit() const { return limit_hit_; }
     // Nothing is to be gained by asking for new mappings.
     [[nodiscard]] bool gave_up() const {
-        return limit_hit_ || new_failures_in_row_ >= kMostNewFailuresInRow;
+        return limit_hit_ || no_memory_in_row_ >= kMostNoMemoryInRow;
+    }
+    // The host had no room for a mapping, and something was unmapped since.
+    [[nodiscard]] bool room_came_back() const { return room_came_back_; }
+    // The leaves that wait for room were tried. Some of them may be waiting still.
+    void room_is_used(bool some_wait) {
+        wants_room_ = some_wait;
+        room_came_back_ = false;
     }
 
   private:
-    static constexpr unsigned kMostNewFailuresInRow = 64;
+    static constexpr unsigned kMostNoMemoryInRow = 256;
 
     void mapped(std::span<const HostMapping> mappings, std::uint64_t bytes);
     void not_mapped(int error) {
         tally_.map_calls(1);
         tally_.map_failure();
-        limit_hit_ = limit_hit_ || error == ENOSPC;
+        switch (refusal_of(error)) {
+            case Refusal::full:
+                limit_hit_ = true;
+                wants_room_ = true;
+                break;
+            case Refusal::no_memory:
+                ++no_memory_in_row_;
+                wants_room_ = true;
+                break;
+            case Refusal::bad_address:
+                break;
+        }
+    }
+    void made_room() {
+        limit_hit_ = false;
+        no_memory_in_row_ = 0;
+        room_came_back_ = wants_room_;
     }
     void take_out_of_stuck(IovaRange range) {
         const StuckUnmaps::Mappings gone = stuck_.take_out(range);
@@ -75,11 +99,21 @@ class HostCalls {
     HostTally tally_;
     HostAccount held_;
     StuckUnmaps stuck_;
-    unsigned new_failures_in_row_ = 0;
+    unsigned no_memory_in_row_ = 0;
     bool limit_hit_ = false;
+    bool wants_room_ = false;  // a map was refused for want of room
+    bool room_came_back_ = false;
 };
 
 inline HostResult HostCalls::unmap(IovaRange range) {
+    const HostResult result = take_back(range);
+    if (result.ok()) {
+        made_room();
+    }
+    return result;
+}
+
+inline HostResult HostCalls::take_back(IovaRange range) {
     tally_.unmap_call();
     const HostResult result = mapper_.unmap(range.first, range.last - range.first + 1);
     if (!result.ok()) {
@@ -87,7 +121,6 @@ inline HostResult HostCalls::unmap(IovaRange range) {
         return result;
     }
     held_.unmapped(range);
-    limit_hit_ = false;
     if (!stuck_.empty()) {
         take_out_of_stuck(range);
     }
@@ -123,6 +156,7 @@ inline MapProgress HostCalls::map_all(std::span<const HostMapping> mappings, std
 inline void HostCalls::mapped(std::span<const HostMapping> mappings, std::uint64_t bytes) {
     tally_.map_calls(mappings.size());
     tally_.came(mappings.size(), bytes);
+    no_memory_in_row_ = 0;
     held_.mapped({mappings.front().iova, mappings.back().end() - 1});
     // The host would have refused a map where an earlier mapping was left.
     for (std::size_t i = 0; i < mappings.size() && !stuck_.empty(); ++i) {
@@ -133,6 +167,7 @@ inline void HostCalls::mapped(std::span<const HostMapping> mappings, std::uint64
 inline void HostCalls::lost_everything() {
     held_.clear();
     stuck_.clear();
+    made_room();
     tally_.all_lost();
 }
 

@@ -14,6 +14,16 @@ bool misses_anything(const Domain& domain) {
                        [](const HostBinding* binding) { return binding->has_missing(); });
 }
 
+bool wants_retry(const Domain& domain) {
+    return std::any_of(
+        domain.bindings().begin(), domain.bindings().end(),
+        [](const HostBinding* binding) { return binding->has_missing() || binding->has_stuck(); });
+}
+
+// A retry is due after a second; each one that leaves something to do doubles the time to the next.
+constexpr unsigned kFirstRetryMs = 1000;
+constexpr unsigned kMostDoublings = 6;
+
 }  // namespace
 
 Manager::Manager(const Options& options, vtd::EntryFormat format, Ports ports)
@@ -68,6 +78,33 @@ void Manager::machine_goes_on() {
         }
     });
     jobs_.settle();
+}
+
+unsigned Manager::retry_delay_ms() {
+    if (!unit_.wants_retry || !jobs_.caught_up()) {
+        return 0;
+    }
+    unit_.wants_retry = false;
+    attachments_.each_domain([this](const Domain& domain) {
+        unit_.wants_retry = unit_.wants_retry || wants_retry(domain);
+    });
+    if (!unit_.wants_retry) {
+        retries_ = 0;
+        return 0;
+    }
+    return kFirstRetryMs << std::min(retries_, kMostDoublings);
+}
+
+void Manager::retry() {
+    if (!jobs_.caught_up()) {
+        return;
+    }
+    ++retries_;
+    attachments_.each_domain([this](Domain& domain) {
+        if (wants_retry(domain)) {
+            jobs_.add(domain, {.trigger = SyncTrigger::retry, .walk = false});
+        }
+    });
 }
 
 void Manager::reread_all_contexts() {

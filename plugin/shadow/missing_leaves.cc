@@ -6,24 +6,28 @@ namespace umbra::shadow {
 // ---- The set ----
 
 void MissingLeaves::reset_to_all(const Mirror& mirror) {
+    reset();
     mirror_ = &mirror;
-    missing_from_ = 0;
-    lost_.clear();
-    put_off_.clear();
     add(IovaRange::everything(), Kind::plain);
 }
 
 void MissingLeaves::reset() {
     missing_.clear();
+    promising_.clear();
+    bad_.clear();
     lost_.clear();
     put_off_.clear();
+    starts_ = {};
     size_ = 0;
     mirror_ = nullptr;
 }
 
 void MissingLeaves::add(IovaRange range, Kind kind) {
     mirror_->leaves(range, [&](LeafRef leaf) {
-        size_ += missing_.add(leaf) ? 1 : 0;
+        if (missing_.add(leaf)) {
+            ++size_;
+            promising_.add(leaf);
+        }
         if (kind == Kind::lost) {
             lost_.add(leaf);
         }
@@ -38,6 +42,8 @@ void MissingLeaves::put_off(IovaRange range, Kind kind) {
 void MissingLeaves::remove(LeafRef leaf) {
     if (missing_.remove(leaf)) {
         --size_;
+        promising_.remove(leaf);
+        bad_.remove(leaf);
         lost_.remove(leaf);
         put_off_.remove(leaf);
     }
@@ -45,6 +51,21 @@ void MissingLeaves::remove(LeafRef leaf) {
 
 void MissingLeaves::remove(IovaRange range) {
     mirror_->leaves(range, [this](LeafRef leaf) { remove(leaf); });
+}
+
+void MissingLeaves::mark_bad(IovaRange range) {
+    mirror_->leaves(range, [this](LeafRef leaf) {
+        if (promising_.remove(leaf)) {
+            bad_.add(leaf);
+        }
+    });
+}
+
+void MissingLeaves::unmark_bad() {
+    if (!bad_.empty()) {
+        promising_ = missing_;
+        bad_.clear();
+    }
 }
 
 // ---- What was put off ----
@@ -94,7 +115,7 @@ LeafRef MissingLeaves::next_run(Which which, IovaRange range, Pass& pass) {
             return {};
         }
     }
-    const LeafSet& leaves = which == Which::missing ? missing_ : lost_;
+    const LeafSet& leaves = leaves_of(which);
     while (true) {
         const LeafSet::Place place = leaves.next(pass.next);
         if (place == LeafSet::kNowhere || place > pass.last) {
@@ -126,6 +147,20 @@ LeafRef MissingLeaves::next_run(Which which, IovaRange range, Pass& pass) {
             return leaf;
         }
     }
+}
+
+const LeafSet& MissingLeaves::leaves_of(Which which) const {
+    switch (which) {
+        case Which::missing:
+            return missing_;
+        case Which::promising:
+            return promising_;
+        case Which::bad:
+            return bad_;
+        case Which::lost:
+            return lost_;
+    }
+    return missing_;
 }
 
 void MissingLeaves::give_up(Which which, IovaRange range, const Pass& pass) {

@@ -5,6 +5,7 @@
 //   missing   the host refused the leaf, or was not asked for it yet
 //   lost      a missing leaf that had been mapped, and had to go for a moment only
 //   put off   a missing leaf for which there was no time
+//   bad       a missing leaf of which the host said that it cannot map that address
 //
 // A run of joined leaves is missing, lost or put off as a whole or not at all. A leaf leaves the
 // set before it leaves the mirror.
@@ -15,6 +16,7 @@
 // Threading: one thread at a time.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -41,6 +43,9 @@ class MissingLeaves {
     // The leaves were mapped, or leave the mirror.
     void remove(LeafRef leaf);
     void remove(IovaRange range);
+    // The missing leaves in `range` are bad, or are so no longer as far as anybody knows.
+    void mark_bad(IovaRange range);
+    void unmark_bad();
 
     [[nodiscard]] bool empty() const { return missing_.empty(); }
     [[nodiscard]] std::uint64_t size() const { return size_; }
@@ -49,6 +54,9 @@ class MissingLeaves {
     [[nodiscard]] bool is_lost(LeafRef leaf) const { return lost_.has(leaf); }
     [[nodiscard]] bool any_put_off() const { return !put_off_.empty(); }
     [[nodiscard]] bool is_put_off(LeafRef leaf) const { return put_off_.has(leaf); }
+    [[nodiscard]] bool any_promising() const { return !promising_.empty(); }
+    [[nodiscard]] bool any_bad() const { return !bad_.empty(); }
+    [[nodiscard]] bool is_bad(LeafRef leaf) const { return bad_.has(leaf); }
 
     // ---- What was put off ----
 
@@ -69,8 +77,9 @@ class MissingLeaves {
         LeafSet::Place last = 0;  // last place of that part
         unsigned failures = 0;    // in a row; counted by the caller
     };
-    // Which leaves a pass goes over: all that are missing, or those that are lost.
-    enum class Which : std::uint8_t { missing, lost };
+    // Which leaves a pass goes over: all that are missing, those of them that are not bad, those
+    // that are bad, or those that are lost.
+    enum class Which : std::uint8_t { missing, promising, bad, lost };
 
     // The next run of `pass` in `range`, named by the run's first leaf or by its first leaf in the
     // range; none after the last run. A pass over everything begins where an earlier pass over the
@@ -93,17 +102,20 @@ class MissingLeaves {
         return start_part(range, pass);
     }
     [[nodiscard]] LeafSet::Place& start_of(Which which) {
-        return which == Which::missing ? missing_from_ : lost_from_;
+        return starts_[static_cast<std::size_t>(which)];
     }
+    [[nodiscard]] const LeafSet& leaves_of(Which which) const;
 
     const Mirror* mirror_ = nullptr;
     LeafSet missing_;
-    LeafSet lost_;     // all its leaves are missing too
-    LeafSet put_off_;  // the same
+    // Each missing leaf is in one of these two.
+    LeafSet promising_;
+    LeafSet bad_;
+    // All leaves of these two are missing.
+    LeafSet lost_;
+    LeafSet put_off_;
     std::uint64_t size_ = 0;
-    // Where the next passes over everything begin.
-    LeafSet::Place missing_from_ = 0;
-    LeafSet::Place lost_from_ = 0;
+    std::array<LeafSet::Place, 4> starts_{};  // where the next passes over everything begin
 };
 
 }  // namespace umbra::shadow

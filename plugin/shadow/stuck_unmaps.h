@@ -9,6 +9,8 @@
 // Threading: one thread at a time.
 #pragma once
 
+#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -47,9 +49,10 @@ class StuckUnmaps {
     // altogether.
     [[nodiscard]] Mappings take_out(IovaRange range);
 
-    // Tries each stretch that overlaps `range` once, until `most_failures` have failed.
-    // `unmap(IovaRange)` returns whether the host's unmap succeeded, and has called take_out() if
-    // so. Returns whether any unmap succeeded.
+    // Tries each stretch that overlaps `range` once, until `most_failures` have failed. The next
+    // call then begins with the stretches that this one did not come to. `unmap(IovaRange)` returns
+    // whether the host's unmap succeeded, and has called take_out() if so. Returns whether any
+    // unmap succeeded.
     template <class Unmap>
     bool retry(IovaRange range, unsigned most_failures, Unmap&& unmap) {
         bool any = false;
@@ -67,6 +70,9 @@ class StuckUnmaps {
                 any = true;
                 i = 0;
             } else if (++failures == most_failures) {
+                std::rotate(stretches_.begin(),
+                            stretches_.begin() + static_cast<std::ptrdiff_t>(i) + 1,
+                            stretches_.end());
                 break;
             }
         }

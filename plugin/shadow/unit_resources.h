@@ -39,6 +39,8 @@ struct UnitResources {
     PageArena arena{};
     TableBudget tables{};
     const CompareFunctions& compare = compare_functions();
+    // Set when a sync leaves anything missing or stuck, and cleared by who finds nothing left.
+    bool wants_retry = false;
     // Used by one sync at a time.
     Delta delta{};
     Plan plan{};

@@ -76,19 +76,46 @@ TEST_F(Calls, GiveUpAtTheLimitUntilSomethingGoes) {
     EXPECT_FALSE(calls_->gave_up());
 }
 
-TEST_F(Calls, GiveUpAfterManyFailuresInARow) {
-    for (unsigned i = 0; i < 63; ++i) {
-        calls_->count_new(false);
+TEST_F(Calls, GiveUpAfterManyRefusalsInARowForWantOfMemory) {
+    int error = ENOMEM;
+    recorder_.fail = [&](bool, Iova, std::uint64_t) { return error; };
+    for (unsigned i = 0; i < 255; ++i) {
+        EXPECT_FALSE(calls_->map(mapping(i)).ok());
     }
     EXPECT_FALSE(calls_->gave_up());
-    calls_->count_new(true);
-    for (unsigned i = 0; i < 64; ++i) {
-        calls_->count_new(false);
+    error = 0;
+    EXPECT_TRUE(calls_->map(mapping(1000)).ok());
+    error = ENOMEM;
+    for (unsigned i = 0; i < 256; ++i) {
+        EXPECT_FALSE(calls_->map(mapping(i)).ok());
     }
     EXPECT_TRUE(calls_->gave_up());
     EXPECT_FALSE(calls_->limit_hit());
     calls_->begin();
     EXPECT_FALSE(calls_->gave_up());
+}
+
+TEST_F(Calls, NeverGiveUpForBadAddresses) {
+    recorder_.fail = [](bool, Iova, std::uint64_t) { return EINVAL; };
+    for (unsigned i = 0; i < 1000; ++i) {
+        EXPECT_FALSE(calls_->map(mapping(i)).ok());
+    }
+    EXPECT_FALSE(calls_->gave_up());
+}
+
+TEST_F(Calls, RoomComesBackWithAnUnmapThatIsNoTakingBack) {
+    recorder_.entry_limit = 1;
+    EXPECT_TRUE(calls_->map(mapping(0)).ok());
+    EXPECT_FALSE(calls_->map(mapping(1)).ok());
+    EXPECT_FALSE(calls_->room_came_back());
+    EXPECT_TRUE(calls_->take_back(pages(2, 3)).ok());
+    EXPECT_FALSE(calls_->room_came_back());
+    EXPECT_TRUE(calls_->gave_up());
+    EXPECT_TRUE(calls_->unmap(pages(0, 1)).ok());
+    EXPECT_TRUE(calls_->room_came_back());
+    calls_->room_is_used(false);
+    EXPECT_TRUE(calls_->unmap(pages(0, 1)).ok());
+    EXPECT_FALSE(calls_->room_came_back()) << "nothing waits for it";
 }
 
 TEST_F(Calls, ShareOfTheGaugesMovesWithTheDevice) {

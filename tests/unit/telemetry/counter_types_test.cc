@@ -34,6 +34,7 @@ std::vector<NamedNumber> counts_of(SyncCounters& sync) {
             {"attach", &sync.syncs.attach},
             {"replay", &sync.syncs.replay},
             {"memory", &sync.syncs.memory},
+            {"retry", &sync.syncs.retry},
             {"tables-compared", &sync.tables_compared},
             {"tables-skipped", &sync.tables_skipped},
             {"entries-changed", &sync.entries_changed},
