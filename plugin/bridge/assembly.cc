@@ -21,5 +21,5 @@ UmbraUnit::UmbraUnit(const UmbraUnitProperties& properties, const UmbraShadowOpt
                .contexts = contexts,
                .events = events,
                .clock = clock}),
-      fan_out(manager, events, platform),
+      fan_out(manager, platform),
       counting_since_ns(umbra::bridge::nanoseconds_of<std::chrono::steady_clock>()) {}

@@ -10,7 +10,6 @@
 // Threading: as vtd::InvalidationObserver; one thread at a time.
 #pragma once
 
-#include "plugin/bridge/operator_events.h"
 #include "plugin/bridge/platform.h"
 #include "plugin/shadow/manager.h"
 #include "plugin/vtd/ports.h"
@@ -19,11 +18,9 @@ namespace umbra::bridge {
 
 class InvalidationFanOut final : public vtd::InvalidationObserver {
   public:
-    // All outlive the object. While `events` wait for the machine to stop, the fan-out has not
-    // caught up, so the guest sees nothing completed.
-    InvalidationFanOut(shadow::Manager& shadow, const OperatorEvents& events,
-                       const UmbraPlatform& platform)
-        : shadow_(shadow), events_(events), platform_(platform) {}
+    // Both outlive the object.
+    InvalidationFanOut(shadow::Manager& shadow, const UmbraPlatform& platform)
+        : shadow_(shadow), platform_(platform) {}
 
     void invalidated(const vtd::Invalidation& invalidation) override;
     void translation_changed(bool enabled) override;
@@ -32,14 +29,12 @@ class InvalidationFanOut final : public vtd::InvalidationObserver {
     void batch_begin() override { shadow_.batch_begin(); }
     void barrier() override;
     void batch_end() override { shadow_.batch_end(); }
-    [[nodiscard]] bool caught_up() const override {
-        return shadow_.caught_up() && !events_.stopping();
-    }
+    [[nodiscard]] bool caught_up() const override { return shadow_.caught_up(); }
+    [[nodiscard]] bool may_complete() const override { return shadow_.may_complete(); }
     [[nodiscard]] bool has_time() const override { return shadow_.has_time(); }
 
   private:
     shadow::Manager& shadow_;
-    const OperatorEvents& events_;
     const UmbraPlatform& platform_;
     bool interrupt_entries_changed_ = false;
 };

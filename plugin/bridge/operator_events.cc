@@ -58,8 +58,14 @@ void OperatorEvents::healed(DomainId domain, Trouble trouble) {
     platform_.report(platform_.opaque, false, text.data());
 }
 
-void OperatorEvents::stop_machine(const Event& /*event*/) {
-    stopping_ = platform_.stop_machine(platform_.opaque) || stopping_;
+void OperatorEvents::stop_machine(const Event& event) {
+    std::array<char, 768> text{};
+    std::snprintf(
+        text.data(), text.size(),
+        "domain %u: the machine stops before the guest relies on what is not mapped (on-map-error=stop). Remedy the cause, and 'cont' tries again; or 'qom-set %s on-map-error report', and 'cont' lets the guest go on without it",
+        static_cast<unsigned>(event.domain), platform_.qom_path);
+    platform_.report(platform_.opaque, true, text.data());
+    platform_.stop_machine(platform_.opaque);
 }
 
 }  // namespace umbra::bridge

@@ -8,8 +8,7 @@
 
 namespace umbra::bridge {
 
-// Makes one sentence of each event: place, trouble, cause and remedy. Remembers that the machine
-// is about to stop: until it has, the guest must not see anything completed.
+// Makes one sentence of each event: place, trouble, cause and remedy.
 //
 // Threading: as shadow::Events.
 class OperatorEvents final : public shadow::Events {
@@ -21,13 +20,8 @@ class OperatorEvents final : public shadow::Events {
     void healed(DomainId domain, shadow::Trouble trouble) override;
     void stop_machine(const shadow::Event& event) override;
 
-    // Whether the platform was asked to stop the machine, said that it will, and has yet to.
-    [[nodiscard]] bool stopping() const { return stopping_; }
-    void stopped() { stopping_ = false; }
-
   private:
     const UmbraPlatform& platform_;
-    bool stopping_ = false;
 };
 
 }  // namespace umbra::bridge

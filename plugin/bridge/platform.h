@@ -57,10 +57,11 @@ typedef struct UmbraPlatform {
     void (*interrupt_entries_changed)(void* opaque);
     /* A sentence for the operator about mappings that the host refused, or took after all. */
     void (*report)(void* opaque, bool trouble, const char* sentence);
-    /* With on-map-error=stop: the machine must stop before the guest relies on a mapping that is
-     * missing. True if the machine will stop; then the guest sees no invalidation completed before
-     * umbra_unit_machine_stopped(). False if the machine stands still already. */
-    bool (*stop_machine)(void* opaque);
+    /* With on-map-error=stop: the machine must stop soon, because a mapping is missing. The guest
+     * sees nothing completed before the mapping is there (umbra_unit_holds_machine()). */
+    void (*stop_machine)(void* opaque);
+    /* The operator's name for the unit in qom-set. Outlives the unit. */
+    const char* qom_path;
 } UmbraPlatform;
 
 #ifdef __cplusplus

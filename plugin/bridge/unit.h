@@ -89,15 +89,15 @@ bool umbra_unit_has_work(const UmbraUnit* unit) UMBRA_NOEXCEPT;
 /* Does a part of the work. True if some is left. [BQL] */
 bool umbra_unit_work(UmbraUnit* unit) UMBRA_NOEXCEPT;
 
-/* Whether the machine has yet to stop: true from the moment when UmbraPlatform::stop_machine
- * returned true to umbra_unit_machine_stopped(). [BQL] */
-bool umbra_unit_machine_stopping(const UmbraUnit* unit) UMBRA_NOEXCEPT;
-/* The machine stands still. Completions that waited for the stop come with the next
- * umbra_unit_work(). [BQL] */
-void umbra_unit_machine_stopped(UmbraUnit* unit) UMBRA_NOEXCEPT;
-/* The machine goes on: maps that the host refused are tried again. With on-map-error=stop another
- * refusal stops the machine again. [BQL] */
+/* With on-map-error=stop: whether a mapping that the host refused is missing. While it is, no vCPU
+ * may run, and what the guest waits for does not complete and is no work. [BQL] */
+bool umbra_unit_holds_machine(const UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* The machine is about to go on: maps that the host refused are tried again, until the host refuses
+ * again. May leave work over. [BQL] */
 void umbra_unit_machine_goes_on(UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* Another choice of on-map-error. With report nothing holds the machine from here on, and what
+ * waits is work; with stop the next refusal holds it. [BQL] */
+void umbra_unit_set_stop_on_map_error(UmbraUnit* unit, bool stop) UMBRA_NOEXCEPT;
 
 /* Maps and unmaps that the host refused are tried again now and then, without the guest's doing.
  * In how many milliseconds that is due; 0 if nothing is to be tried. [BQL] */

@@ -54,8 +54,6 @@ void umbra_unit_mmio_write(UmbraUnit* unit, uint32_t offset, uint64_t value,
 }
 
 void umbra_unit_reset(UmbraUnit* unit) noexcept {
-    // The guest that was to see no completion is gone.
-    unit->events.stopped();
     unit->unit.reset();
 }
 
@@ -70,16 +68,17 @@ bool umbra_unit_work(UmbraUnit* unit) noexcept {
     return unit->unit.has_work();
 }
 
-bool umbra_unit_machine_stopping(const UmbraUnit* unit) noexcept {
-    return unit->events.stopping();
-}
-
-void umbra_unit_machine_stopped(UmbraUnit* unit) noexcept {
-    unit->events.stopped();
+bool umbra_unit_holds_machine(const UmbraUnit* unit) noexcept {
+    return unit->manager.holds_machine();
 }
 
 void umbra_unit_machine_goes_on(UmbraUnit* unit) noexcept {
     unit->manager.machine_goes_on();
+}
+
+void umbra_unit_set_stop_on_map_error(UmbraUnit* unit, bool stop) noexcept {
+    unit->manager.set_on_map_error(stop ? umbra::shadow::OnMapError::stop
+                                        : umbra::shadow::OnMapError::report);
 }
 
 unsigned umbra_unit_retry_delay_ms(UmbraUnit* unit) noexcept {
@@ -95,7 +94,6 @@ void umbra_unit_save(const UmbraUnit* unit, UmbraSavedState* state) noexcept {
 }
 
 bool umbra_unit_restore(UmbraUnit* unit, const UmbraSavedState* state) noexcept {
-    unit->events.stopped();
     return unit->unit.restore(from_c(*state));
 }
 

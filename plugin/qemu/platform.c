@@ -67,12 +67,12 @@ void umbra_qemu_platform_request_stop(void) {
     qemu_system_vmstop_request(RUN_STATE_IO_ERROR);
 }
 
-static bool stop_machine(void* opaque) {
-    if (!runstate_is_running()) {
-        return false;
+static void stop_machine(void* opaque) {
+    const UmbraQemuPlatform* self = opaque;
+
+    if (runstate_is_running() && !self->going_on) {
+        umbra_qemu_platform_request_stop();
     }
-    umbra_qemu_platform_request_stop();
-    return true;
 }
 
 UmbraPlatform umbra_qemu_platform(UmbraQemuPlatform* self) {
@@ -88,5 +88,6 @@ UmbraPlatform umbra_qemu_platform(UmbraQemuPlatform* self) {
         .interrupt_entries_changed = interrupt_entries_changed,
         .report = report,
         .stop_machine = stop_machine,
+        .qom_path = self->qom_path,
     };
 }

@@ -14,9 +14,13 @@
 typedef struct UmbraQemuPlatform {
     X86IOMMUState* iommu;
     UmbraTopology* topology;
+    char* qom_path; /* of the unit; the platform's own */
+    /* The machine is about to go on, and does not if the unit still holds it: no request to stop it
+     * is needed. */
+    bool going_on;
 } UmbraQemuPlatform;
 
-/* The functions over `self`, which outlives the unit that gets them. */
+/* The functions and the name over `self`, which outlives the unit that gets them. */
 UmbraPlatform umbra_qemu_platform(UmbraQemuPlatform* self);
 
 /* Asks the main loop to stop the machine, as after an I/O error. */

@@ -5,13 +5,55 @@
 
 #include "hw/qdev-properties.h"
 #include "plugin/qemu/machine.h"
+#include "plugin/qemu/viommu_state.h"
 #include "qapi/error.h"
+#include "qapi/visitor.h"
 #include "qobject/qbool.h"
 #include "qobject/qnum.h"
 #include "qobject/qstring.h"
 
 #define ON_MAP_ERROR_REPORT "report"
 #define ON_MAP_ERROR_STOP "stop"
+
+/* ---- on-map-error, which can be set while the machine runs ---- */
+
+static void get_on_map_error(Object* object, Visitor* visitor, const char* name, void* opaque,
+                             Error** errp) {
+    const bool* stop = object_field_prop_ptr(object, opaque);
+    g_autofree char* text = g_strdup(*stop ? ON_MAP_ERROR_STOP : ON_MAP_ERROR_REPORT);
+
+    visit_type_str(visitor, name, &text, errp);
+}
+
+static void set_on_map_error(Object* object, Visitor* visitor, const char* name, void* opaque,
+                             Error** errp) {
+    bool* stop = object_field_prop_ptr(object, opaque);
+    g_autofree char* text = NULL;
+
+    if (!visit_type_str(visitor, name, &text, errp)) {
+        return;
+    }
+    if (!g_str_equal(text, ON_MAP_ERROR_STOP) && !g_str_equal(text, ON_MAP_ERROR_REPORT)) {
+        error_setg(errp, "on-map-error=%s: use report or stop", text);
+        return;
+    }
+    *stop = g_str_equal(text, ON_MAP_ERROR_STOP);
+    umbra_viommu_map_error_choice_changed(UMBRA_VIOMMU(object));
+}
+
+static void set_default_on_map_error(ObjectProperty* property, const Property* row) {
+    object_property_set_default_str(property, ON_MAP_ERROR_REPORT);
+}
+
+static const PropertyInfo on_map_error_info = {
+    .type = "str",
+    .realized_set_allowed = true,
+    .get = get_on_map_error,
+    .set = set_on_map_error,
+    .set_default_value = set_default_on_map_error,
+};
+
+/* ---- The table ---- */
 
 typedef struct PropertyRow {
     Property property;  /* name, place in UmbraProperties, default; of x86-iommu's only the name */
@@ -42,9 +84,11 @@ static const PropertyRow rows[] = {
      "The guest may set the snoop bit in its tables (ECAP.SC)"},
     {OWN(BOOL, "coalesce", coalesce, true), "on|off", NULL,
      "Join contiguous pages that one page-selective invalidation names into one host mapping; a later unmap of a part splits the mapping"},
-    {OWN(STRING, "on-map-error", on_map_error), ON_MAP_ERROR_REPORT "|" ON_MAP_ERROR_STOP,
-     ON_MAP_ERROR_REPORT,
-     "When the host refuses a mapping: report tells the operator and retries; stop also stops the machine until the monitor's cont, which retries"},
+    {.property = DEFINE_PROP("on-map-error", UmbraProperties, stop_on_map_error, on_map_error_info,
+                             bool, .set_default = true),
+     ON_MAP_ERROR_REPORT "|" ON_MAP_ERROR_STOP,
+     NULL,
+     "When the host refuses a mapping: report tells the operator and retries; stop also stops the machine until the mapping is there (the monitor's cont retries). qom-set changes it at run time: report lets a stopped machine go on with cont"},
     {OWN(UINT64, "max-mappings", max_mappings, UMBRA_DEFAULT_MAX_MAPPINGS), "NUMBER", NULL,
      "Budget against hostile tables: leaf entries of one guest domain"},
     {OWN(UINT32, "max-tables", max_tables, UMBRA_DEFAULT_MAX_TABLES), "NUMBER", NULL,
@@ -146,21 +190,13 @@ bool umbra_properties_of_unit(const UmbraProperties* properties, X86IOMMUState* 
 
 bool umbra_properties_of_shadow(const UmbraProperties* properties, UmbraShadowOptions* shadow,
                                 Error** errp) {
-    const char* on_map_error =
-        properties->on_map_error != NULL ? properties->on_map_error : ON_MAP_ERROR_REPORT;
-    const bool stop = g_str_equal(on_map_error, ON_MAP_ERROR_STOP);
-
-    if (!stop && !g_str_equal(on_map_error, ON_MAP_ERROR_REPORT)) {
-        error_setg(errp, "on-map-error=%s: use report or stop", on_map_error);
-        return false;
-    }
     if (properties->max_mappings == 0 || properties->max_tables == 0) {
         error_setg(errp, "max-mappings and max-tables must be at least 1");
         return false;
     }
     *shadow = (UmbraShadowOptions){
         .coalesce = properties->coalesce,
-        .stop_on_map_error = stop,
+        .stop_on_map_error = properties->stop_on_map_error,
         .max_mappings = properties->max_mappings,
         .max_tables = properties->max_tables,
         .slice_us = properties->slice_us,

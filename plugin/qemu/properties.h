@@ -22,7 +22,7 @@ typedef struct UmbraProperties {
     uint8_t address_width;
     OnOffAuto extended_interrupt_mode;
     bool coalesce;
-    char* on_map_error; /* NULL: the default */
+    bool stop_on_map_error;
     uint64_t max_mappings;
     uint32_t max_tables;
     uint32_t slice_us;

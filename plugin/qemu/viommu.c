@@ -27,12 +27,18 @@
  * thread would get the lock. */
 enum { WORK_PAUSE_MS = 1 };
 
+/* Whether the machine runs although the unit holds it. It was asked to stop; until it has, the
+ * guest sees nothing completed. */
+static bool must_stop(const UmbraViommu* self) {
+    return umbra_unit_holds_machine(self->unit) && runstate_is_running();
+}
+
 static void schedule_work(UmbraViommu* self) {
     unsigned retry_ms;
 
     /* A pause that has begun is not begun again: a guest that goes on writing to registers would
      * put the work off for ever. */
-    if (umbra_unit_has_work(self->unit) && !timer_pending(self->work)) {
+    if ((umbra_unit_has_work(self->unit) || must_stop(self)) && !timer_pending(self->work)) {
         timer_mod(self->work, qemu_clock_get_ms(QEMU_CLOCK_REALTIME) + WORK_PAUSE_MS);
     }
     if (!timer_pending(self->retry)) {
@@ -56,11 +62,21 @@ static void do_work(void* opaque) {
 
     /* By now the main loop has stopped the machine, unless the monitor's "cont" came first: that
      * takes the request to stop back. */
-    if (umbra_unit_machine_stopping(self->unit) && runstate_is_running()) {
+    if (must_stop(self)) {
         umbra_qemu_platform_request_stop();
     }
     umbra_unit_work(self->unit);
     schedule_work(self);
+}
+
+void umbra_viommu_map_error_choice_changed(UmbraViommu* self) {
+    if (self->unit != NULL) {
+        umbra_unit_set_stop_on_map_error(self->unit, self->properties.stop_on_map_error);
+        /* What waits for a machine that stands still completes when it goes on. */
+        if (runstate_is_running()) {
+            schedule_work(self);
+        }
+    }
 }
 
 static void finish_work(UmbraViommu* self) {
@@ -115,13 +131,26 @@ static void run_state_changed(void* opaque, bool running, RunState state) {
 
     if (running) {
         umbra_topology_update(&self->topology);
+        self->platform.going_on = true;
         umbra_unit_machine_goes_on(self->unit);
+        self->platform.going_on = false;
         schedule_work(self);
     } else {
-        umbra_unit_machine_stopped(self->unit);
         /* A machine that stands still must not write to its memory, which may be on its way to
-         * another host. So everything that the guest waits for is completed first. */
+         * another host. So everything that the guest waits for is completed first, unless it holds
+         * the machine: then it stays in the queue. */
         finish_work(self);
+    }
+}
+
+/* The last handler when a machine goes on, and the first when it stops. All others have gone on, so
+ * they can all be told of the stop, and QEMU resumes no vCPU after it. A guest that sleeps runs on
+ * no vCPU, and waking it up resets the unit. */
+static void stop_again(void* opaque, bool running, RunState state) {
+    const UmbraViommu* self = opaque;
+
+    if (running && must_stop(self)) {
+        vm_stop(RUN_STATE_IO_ERROR);
     }
 }
 
@@ -147,7 +176,11 @@ static void unit_realize(DeviceState* device, Error** errp) {
         return;
     }
 
-    self->platform = (UmbraQemuPlatform){.iommu = iommu, .topology = &self->topology};
+    self->platform = (UmbraQemuPlatform){
+        .iommu = iommu,
+        .topology = &self->topology,
+        .qom_path = object_get_canonical_path(OBJECT(self)),
+    };
     platform = umbra_qemu_platform(&self->platform);
     self->unit = umbra_unit_new(&properties, &options, &platform);
     if (!umbra_stats_output_start(&self->stats, &self->properties.stats, self->unit,
@@ -169,6 +202,7 @@ static void unit_realize(DeviceState* device, Error** errp) {
     umbra_device_refusal_start(&properties);
     umbra_machine_check_when_complete();
     qemu_add_vm_change_state_handler(run_state_changed, self);
+    qemu_add_vm_change_state_handler_prio(stop_again, self, INT_MAX);
 }
 
 static void viommu_realize(DeviceState* device, Error** errp) {

@@ -38,6 +38,9 @@ struct UmbraViommu {
     UmbraSavedState saved; /* only while state is saved or loaded */
 };
 
+/* The operator chose another on-map-error, perhaps before the device is realized. */
+void umbra_viommu_map_error_choice_changed(UmbraViommu* self);
+
 /* The operator's name for the unit. */
 static inline const char* umbra_viommu_name(const UmbraViommu* self) {
     const char* id = DEVICE(self)->id;

@@ -13,7 +13,7 @@ Domain::Domain(const DomainKey& key, UnitResources& unit)
       unit_(unit),
       leaves_{Mirror(unit.memory, unit.arena, unit.tables, unit.options.max_tables_domain,
                      unit.format, key.root, key.levels)},
-      log_(unit.events, unit.throttle, key.domain, unit.options.on_map_error) {
+      log_(unit.events, unit.throttle, unit.map_errors, key.domain) {
     RamSnapshot none;
     leaves_.ram.update(unit.ram, none);
 }

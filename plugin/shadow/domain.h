@@ -88,6 +88,8 @@ class Domain {
 
     // See TroubleLog.
     void machine_goes_on() { log_.machine_goes_on(); }
+    void insist_on_stop() { log_.insist(); }
+    void let_machine_go() { log_.let_go(); }
 
   private:
     void begin(SyncJob& job, SyncRun& run);

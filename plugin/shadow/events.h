@@ -45,7 +45,8 @@ class Events {
     // Trouble of this kind is over in this domain. Called only for trouble that was told.
     virtual void healed(DomainId domain, Trouble trouble) = 0;
     // The policy on-map-error=stop asks for the machine to be stopped. Called each time that maps
-    // begin to fail in a domain, after trouble(event).
+    // begin to fail in a domain, after trouble(event), and again if they still fail when the
+    // machine is to go on.
     virtual void stop_machine(const Event& event) = 0;
 
   protected:

@@ -78,6 +78,16 @@ void Manager::machine_goes_on() {
         }
     });
     jobs_.settle();
+    if (holds_machine()) {
+        attachments_.each_domain([](Domain& domain) { domain.insist_on_stop(); });
+    }
+}
+
+void Manager::set_on_map_error(OnMapError choice) {
+    unit_.map_errors.choice = choice;
+    if (choice == OnMapError::report) {
+        attachments_.each_domain([](Domain& domain) { domain.let_machine_go(); });
+    }
 }
 
 unsigned Manager::retry_delay_ms() {
@@ -192,6 +202,10 @@ void Manager::batch_end() {
 
 bool Manager::caught_up() const {
     return jobs_.caught_up();
+}
+
+bool Manager::may_complete() const {
+    return !holds_machine();
 }
 
 bool Manager::has_time() const {

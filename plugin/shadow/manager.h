@@ -82,9 +82,15 @@ class Manager : public vtd::InvalidationObserver {
     // memory stays in its place.
     void ram_changed();
 
-    // A machine that was stopped goes on. Maps that the host refused are tried again, at once. With
-    // OnMapError::stop another refusal stops the machine again.
+    // A machine that was stopped is about to go on. Maps that the host refused are tried again, at
+    // once, until the host refuses again. While holds_machine() is true afterwards, the machine
+    // must not go on; Events::stop_machine() was called.
     void machine_goes_on();
+    // With OnMapError::stop: whether a map that the host refused is still missing.
+    [[nodiscard]] bool holds_machine() const { return unit_.map_errors.holding_domains != 0; }
+    // Another choice of the operator. With OnMapError::report nothing holds the machine from here
+    // on; with OnMapError::stop the next refusal does.
+    void set_on_map_error(OnMapError choice);
 
     // ---- What the host refused ----
 
@@ -106,6 +112,8 @@ class Manager : public vtd::InvalidationObserver {
     void batch_end() final;
     // Whether no sync is left. While false, vtd::Unit::resume() has to be called now and then.
     [[nodiscard]] bool caught_up() const final;
+    // Whether nothing holds the machine.
+    [[nodiscard]] bool may_complete() const final;
     // Whether the batch began less than a slice ago, no matter what used the time.
     [[nodiscard]] bool has_time() const final;
 

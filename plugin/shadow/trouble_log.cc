@@ -80,8 +80,8 @@ std::uint64_t TroubleThrottle::take_untold(Trouble trouble) {
 }
 
 void TroubleLog::report(Trouble trouble, IovaRange range, int error) {
-    const bool stops = policy_ == OnMapError::stop && trouble == Trouble::map_failed &&
-                       !std::exchange(stopped_, true);
+    const bool stops =
+        policy_.choice == OnMapError::stop && trouble == Trouble::map_failed && !asked_to_stop_;
     if (state_of(trouble) != State::none && !stops) {
         return;
     }
@@ -103,8 +103,29 @@ void TroubleLog::report(Trouble trouble, IovaRange range, int error) {
         throttle_.hold_back(trouble);
     }
     if (stops) {
-        events_.stop_machine(event);
+        hold(event);
     }
+}
+
+void TroubleLog::hold(const Event& event) {
+    policy_.holding_domains += holds_ ? 0 : 1;
+    holds_ = true;
+    asked_to_stop_ = true;
+    cause_ = event;
+    events_.stop_machine(event);
+}
+
+void TroubleLog::insist() {
+    if (holds_ && !asked_to_stop_) {
+        tell(cause_);
+        hold(cause_);
+    }
+}
+
+void TroubleLog::let_go() {
+    policy_.holding_domains -= holds_ ? 1 : 0;
+    holds_ = false;
+    asked_to_stop_ = false;
 }
 
 void TroubleLog::tell(const Event& event) {
@@ -127,7 +148,7 @@ void TroubleLog::remind() {
 void TroubleLog::forget(Trouble trouble) {
     state_of(trouble) = State::none;
     if (trouble == Trouble::map_failed) {
-        stopped_ = false;
+        let_go();
     }
 }
 

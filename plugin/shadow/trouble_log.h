@@ -45,11 +45,22 @@ class TroubleThrottle {
     std::array<Kind, kTroubleKinds> kinds_{};
 };
 
+// What becomes of the machine when the host refuses a map. One for all domains of a unit.
+struct MapErrorPolicy {
+    OnMapError choice = OnMapError::report;
+    // With OnMapError::stop: the domains in which maps that the host refused are still missing.
+    // While there is one, the guest must not run.
+    unsigned holding_domains = 0;
+};
+
 class TroubleLog {
   public:
-    // `events` and `throttle` outlive the log.
-    TroubleLog(Events& events, TroubleThrottle& throttle, DomainId domain, OnMapError policy)
-        : events_(events), throttle_(throttle), domain_(domain), policy_(policy) {}
+    // `events`, `throttle` and `policy` outlive the log.
+    TroubleLog(Events& events, TroubleThrottle& throttle, MapErrorPolicy& policy, DomainId domain)
+        : events_(events), throttle_(throttle), policy_(policy), domain_(domain) {}
+    ~TroubleLog() { let_go(); }
+    TroubleLog(const TroubleLog&) = delete;
+    TroubleLog& operator=(const TroubleLog&) = delete;
 
     // Whether there is no trouble of any kind, told or held back.
     [[nodiscard]] bool quiet() const { return states_ == decltype(states_){}; }
@@ -61,9 +72,15 @@ class TroubleLog {
     void forget(Trouble trouble);
     // Tells events that were held back, as far as the throttle admits them now.
     void remind();
-    // A machine that was stopped for failed maps goes on. The next failed map is told again and
-    // stops the machine again.
-    void machine_goes_on() { stopped_ = false; }
+
+    // Whether the machine must not run before the maps that failed in this domain are there.
+    [[nodiscard]] bool holds_machine() const { return holds_; }
+    // The machine is about to go on. The next failed map is told again and stops it again.
+    void machine_goes_on() { asked_to_stop_ = false; }
+    // If the domain holds the machine and has not asked again for the stop, it does.
+    void insist();
+    // The machine may run without the maps that failed so far.
+    void let_go();
 
   private:
     enum class State : std::uint8_t { none, held_back, told };
@@ -71,14 +88,17 @@ class TroubleLog {
         return states_[static_cast<std::size_t>(trouble)];
     }
     void tell(const Event& event);
+    void hold(const Event& event);
 
     Events& events_;
     TroubleThrottle& throttle_;
+    MapErrorPolicy& policy_;
     const DomainId domain_;
-    const OnMapError policy_;
     std::array<State, kTroubleKinds> states_{};
     std::array<Event, kTroubleKinds> begun_{};  // events that were held back
-    bool stopped_ = false;                      // the machine was stopped, and the trouble lasts
+    bool holds_ = false;                        // counted in policy_
+    bool asked_to_stop_ = false;                // since the machine went on
+    Event cause_;                               // of the hold
 };
 
 }  // namespace umbra::shadow

@@ -36,6 +36,7 @@ struct UnitResources {
     // adds those of the domains, so that a sync counts in one place.
     telemetry::SyncCounters syncs{};
     TroubleThrottle throttle{clock};
+    MapErrorPolicy map_errors{.choice = options.on_map_error};
     PageArena arena{};
     TableBudget tables{};
     const CompareFunctions& compare = compare_functions();

@@ -69,12 +69,13 @@ void Invalidator::barrier() {
 
 bool Invalidator::settled() {
     barrier();
-    return observer_ == nullptr || observer_->caught_up();
+    return observer_ == nullptr || (observer_->caught_up() && observer_->may_complete());
 }
 
 void Invalidator::settle() {
-    while (!settled()) {
-    }
+    do {
+        barrier();
+    } while (observer_ != nullptr && !observer_->caught_up());
 }
 
 void Invalidator::batch_end() {

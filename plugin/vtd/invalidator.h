@@ -33,7 +33,7 @@ class Invalidator {
     void batch_begin();
     void barrier();
     void batch_end();
-    // Calls barrier() once, and returns whether the observer has caught up.
+    // Calls barrier() once, and returns whether the guest may see completed what came before.
     [[nodiscard]] bool settled();
     // The observer's function of the same name.
     [[nodiscard]] bool has_time() const { return observer_ == nullptr || observer_->has_time(); }

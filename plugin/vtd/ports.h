@@ -56,6 +56,11 @@ class InvalidationObserver {
     // them. Reset and restore call `barrier` until the function is true.
     [[nodiscard]] virtual bool caught_up() const { return true; }
 
+    // Whether the guest may see anything completed. While this function is false, the queue stops
+    // before the next wait descriptor and commands by register do not complete, however well the
+    // observer has caught up.
+    [[nodiscard]] virtual bool may_complete() const { return true; }
+
     // Whether the batch under way may take more. While this function is false, the queue leaves its
     // descriptors where they are, and Unit::resume() goes on with them. A queue has room for 32,768
     // descriptors, and some kinds make the platform do a lot. The queue asks every few descriptors.

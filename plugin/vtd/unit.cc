@@ -97,7 +97,7 @@ void Unit::after_write(std::uint32_t offset) {
 }
 
 bool Unit::has_work() const {
-    return pending_.any() || queue_.may_fetch() || !caught_up();
+    return !caught_up() || (may_complete() && (pending_.any() || queue_.may_fetch()));
 }
 
 void Unit::resume() {
@@ -115,6 +115,12 @@ void Unit::reset() {
 SavedState Unit::save() const {
     SavedState state;
     fault_log_.save(state);
+    // Commands that wait are not part of the state. The unit that restores it carries everything
+    // out before its guest runs, so that guest may see them done.
+    RegisterFile registers(capabilities_);
+    registers.restore(state.registers);
+    show_done(registers, pending_);
+    state.registers = registers.save();
     state.root_table =
         TranslationFields::RootTable::get(translation_.load(std::memory_order_relaxed)).value();
     state.interrupt_table = interrupts_.load(std::memory_order_relaxed) & InterruptFields::kTable;

@@ -87,7 +87,8 @@ class Unit {
 
     // Whether something waits for the observer to catch up (InvalidationObserver::caught_up): the
     // queue before a wait descriptor, or a command by register, whose status software polls. The
-    // caller lets the observer work and then calls resume(), until this is false.
+    // caller lets the observer work and then calls resume(), until this is false. What waits for
+    // InvalidationObserver::may_complete() alone is no work; it is again when that is true.
     [[nodiscard]] bool has_work() const;
     // Goes on with the queue and the commands that waited, if the observer has caught up. Does
     // nothing otherwise.
@@ -173,6 +174,11 @@ class Unit {
     void iotlb_command_written();
     [[nodiscard]] bool carry_out(const std::optional<Invalidation>& invalidation);
     [[nodiscard]] bool caught_up() const { return observer_ == nullptr || observer_->caught_up(); }
+    [[nodiscard]] bool may_complete() const {
+        return observer_ == nullptr || observer_->may_complete();
+    }
+    // Shows software that the commands are done.
+    static void show_done(RegisterFile& registers, const PendingCommands& done);
 
     // unit_requests.cc: DMA and interrupts.
     [[nodiscard]] ContextLookup cached_context(TranslationState state, SourceId source,

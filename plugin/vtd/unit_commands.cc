@@ -110,16 +110,18 @@ void Unit::command_written() {
 }
 
 void Unit::complete_commands() {
-    if (!pending_.any() || !caught_up()) {
-        return;
+    if (pending_.any() && caught_up() && may_complete()) {
+        show_done(registers_, std::exchange(pending_, {}));
     }
-    const PendingCommands done = std::exchange(pending_, {});
-    registers_.set<spec::GlobalStatus>(registers_.get<spec::GlobalStatus>() | done.set);
+}
+
+void Unit::show_done(RegisterFile& registers, const PendingCommands& done) {
+    registers.set<spec::GlobalStatus>(registers.get<spec::GlobalStatus>() | done.set);
     if (done.context) {
-        finish<ContextCommand>(registers_);
+        finish<ContextCommand>(registers);
     }
     if (done.iotlb) {
-        finish<IotlbCommand>(registers_);
+        finish<IotlbCommand>(registers);
     }
 }
 

@@ -113,9 +113,8 @@ class BridgeMachine {
     UmbraUnit* unit = nullptr;
     // Calls of the unit, with the status that the guest saw at that time in front.
     std::vector<std::string> journal;
-    // How the host answers maps, and the machine the request to stop.
-    bool refuses = false;
-    bool runs = true;
+    std::vector<std::string> told;  // sentences for the operator
+    bool refuses = false;           // the host refuses maps
     std::size_t mapped = 0;
     unsigned stops = 0;
 
@@ -168,12 +167,10 @@ class BridgeMachine {
                 [](void* opaque) { self(opaque).note("interrupt-remapping"); },
             .interrupt_entries_changed =
                 [](void* opaque) { self(opaque).note("interrupt-entries"); },
-            .report = [](void*, bool, const char*) {},
-            .stop_machine =
-                [](void* opaque) {
-                    ++self(opaque).stops;
-                    return self(opaque).runs;
-                },
+            .report = [](void* opaque, bool,
+                         const char* sentence) { self(opaque).told.emplace_back(sentence); },
+            .stop_machine = [](void* opaque) { ++self(opaque).stops; },
+            .qom_path = "/the/unit",
         };
     }
 

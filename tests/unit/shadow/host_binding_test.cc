@@ -80,7 +80,8 @@ class Binding : public ::testing::Test {
     shadow::Mirror mirror_{memory_, arena_, budget_, 16, FakeMachine::format, Gpa(0), 4};
     shadow::Table* leaves_ = nullptr;
     shadow::TroubleThrottle throttle_{clock_};
-    shadow::TroubleLog log_{events_, throttle_, DomainId{3}, shadow::OnMapError::report};
+    shadow::MapErrorPolicy policy_;
+    shadow::TroubleLog log_{events_, throttle_, policy_, DomainId{3}};
     host::Recorder recorder_;
     telemetry::HostCounters device_;
     telemetry::HostCounters unit_;

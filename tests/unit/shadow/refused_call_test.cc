@@ -59,6 +59,46 @@ TEST_F(StopOnError, StopsTheMachineOnce) {
     EXPECT_STREQ(machine_.events.troubles[0].limit, "RLIMIT_MEMLOCK");
 }
 
+class StopWithoutCoalescing : public OneDevice {
+  protected:
+    StopWithoutCoalescing()
+        : OneDevice({.coalesce = false, .on_map_error = shadow::OnMapError::stop}) {}
+};
+
+// Each cont finds the host full, whatever is missing.
+TEST_F(StopWithoutCoalescing, GoingOnCostsOneCallWhileTheHostIsFull) {
+    device_.recorder.entry_limit = 666;
+    tables_.map_pages(Iova(0), kRam, 2000);
+    machine_.manager.iotlb_domain(kDomain);
+    EXPECT_EQ(machine_.events.stops, 1U);
+    const std::size_t calls = device_.recorder.map_calls();
+    for (unsigned i = 1; i <= 100; ++i) {
+        machine_.manager.machine_goes_on();
+        EXPECT_TRUE(machine_.manager.holds_machine());
+        EXPECT_FALSE(machine_.manager.may_complete());
+        EXPECT_TRUE(machine_.manager.caught_up());
+        EXPECT_EQ(machine_.events.stops, 1U + i);
+        EXPECT_EQ(device_.recorder.map_calls(), calls + i);
+    }
+    device_.recorder.entry_limit = 1500;
+    machine_.manager.machine_goes_on();
+    EXPECT_TRUE(machine_.manager.holds_machine());
+    EXPECT_EQ(device_.recorder.mappings().size(), 1500U);
+    device_.recorder.entry_limit = 10'000;
+    machine_.manager.machine_goes_on();
+    EXPECT_FALSE(machine_.manager.holds_machine());
+    EXPECT_EQ(device_.recorder.mappings().size(), 2000U);
+}
+
+TEST_F(StopOnError, DomainThatGoesHoldsNothing) {
+    device_.recorder.fail = [](bool is_map, Iova, std::uint64_t) { return is_map ? ENOMEM : 0; };
+    tables_.map(Iova(0), kRam);
+    machine_.manager.iotlb_domain(kDomain);
+    EXPECT_TRUE(machine_.manager.holds_machine());
+    machine_.manager.remove_device(device_);
+    EXPECT_FALSE(machine_.manager.holds_machine());
+}
+
 // A limit that is hit by tens of thousands of leaves must not make each sync try them all.
 TEST_F(WithoutCoalescing, SyncsDoNotInsistOnALimit) {
     device_.recorder.entry_limit = 10;
