@@ -4,6 +4,7 @@
 #include "plugin/qemu/vfio_container.h"
 
 #include "hw/pci/pci.h"
+#include "migration/blocker.h"
 #include "plugin/bridge/requests.h"
 #include "plugin/qemu/iommu_notify.h"
 #include "qapi/error.h"
@@ -14,6 +15,7 @@ typedef struct UmbraVfioMapper {
     UmbraVfioContainer* container;
     UmbraShadowDevice* shadow;
     GSList* devices; /* PCIDevices whose DMA goes through the container */
+    Error* blocker;  /* of migration */
 } UmbraVfioMapper;
 
 static uint16_t container_source(void* opaque) {
@@ -84,7 +86,21 @@ static void empty_container(const UmbraDeviceSpace* space, UmbraVfioContainer* c
     }
 }
 
-static UmbraVfioMapper* add_container(UmbraDeviceSpace* space, UmbraVfioContainer* container) {
+/* Which pages a device has written is lost when the guest unmaps them, so the machine must not be
+ * copied. QEMU's VFIO need not know that: it can leave the unit to us. Returns the blocker, or NULL
+ * with an error. */
+static Error* block_migration(const PCIDevice* device, Error** errp) {
+    Error* blocker = NULL;
+
+    error_setg(
+        &blocker,
+        "device %02x.%x is passed through behind umbra-viommu, which does not keep track of the memory that it writes: unplug it first",
+        PCI_SLOT(device->devfn), PCI_FUNC(device->devfn));
+    return migrate_add_blocker(&blocker, errp) == 0 ? blocker : NULL;
+}
+
+static UmbraVfioMapper* add_container(UmbraDeviceSpace* space, UmbraVfioContainer* container,
+                                      Error* blocker) {
     UmbraVfioMapper* self = g_new0(UmbraVfioMapper, 1);
     const UmbraHostMapper functions = {
         .opaque = self,
@@ -96,6 +112,7 @@ static UmbraVfioMapper* add_container(UmbraDeviceSpace* space, UmbraVfioContaine
 
     self->space = space;
     self->container = container;
+    self->blocker = blocker;
     space->containers = g_slist_prepend(space->containers, self);
     self->shadow = umbra_shadow_add(space->context->unit, &functions);
     return self;
@@ -106,6 +123,7 @@ static void drop_container(UmbraVfioMapper* mapper) {
 
     umbra_shadow_remove(space->context->unit, mapper->shadow);
     space->containers = g_slist_remove(space->containers, mapper);
+    migrate_del_blocker(&mapper->blocker);
     g_slist_free(mapper->devices);
     g_free(mapper);
 }
@@ -150,10 +168,15 @@ bool umbra_vfio_container_attach(UmbraDeviceSpace* space, const PCIDevice* devic
     }
     mapper = find_container(space, container);
     if (mapper == NULL) {
+        Error* blocker = block_migration(device, errp);
+
+        if (blocker == NULL) {
+            return false;
+        }
         if (space->shadow != NULL) {
             empty_container(space, container);
         }
-        mapper = add_container(space, container);
+        mapper = add_container(space, container, blocker);
     }
     mapper->devices = g_slist_prepend(mapper->devices, (gpointer)device);
     return true;

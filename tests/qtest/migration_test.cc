@@ -7,6 +7,7 @@
 #include <string>
 #include <thread>
 
+#include "tests/qtest/pci_bridge.h"
 #include "tests/qtest/register_values.h"
 #include "tests/qtest/viommu_test.h"
 #include "tests/support/temporary_folder.h"
@@ -187,6 +188,61 @@ TEST_P(Migration, LoadingASnapshotBringsTheOldStateBack) {
         EXPECT_EQ(joined(rig.probe.live_mappings()), expected);
         EXPECT_TRUE(is_clean(rig.machine));
     }
+}
+
+// What a passed-through device writes is not tracked through unmaps, so its machine stays where it
+// is. QEMU's VFIO says so too, in the versions that there are; the probe is no VFIO device.
+class MigrationOfPassedThrough : public QemuTest {
+  protected:
+    static std::size_t reasons(QtestMachine& machine) {
+        const Json answer = machine.qmp_ok(R"({"execute": "query-migrate"})");
+        return answer.contains("blocked-reasons") ? answer.at("blocked-reasons").size() : 0;
+    }
+    static bool refuses(QtestMachine& machine) {
+        const std::string answer =
+            machine.qmp(R"({"execute": "migrate", "arguments": {"uri": "file:/dev/null"}})");
+        return answer.find("is passed through behind umbra-viommu") != std::string::npos;
+    }
+};
+
+TEST_F(MigrationOfPassedThrough, IsRefusedWithASentence) {
+    Rig rig({.viommu = Viommu::umbra}, ",listen=on,container=on");
+    EXPECT_EQ(reasons(rig.machine), 2u);
+    EXPECT_TRUE(refuses(rig.machine));
+    EXPECT_NE(rig.machine.monitor("savevm first").find("is passed through behind umbra-viommu"),
+              std::string::npos);
+}
+
+TEST_F(MigrationOfPassedThrough, IsPossibleWhenTheDeviceHasGone) {
+    MachineOptions with_port = {.viommu = Viommu::umbra};
+    with_port.arguments = {"-global", kHotplugByRegisters, "-device", kRootPort};
+    Rig rig(with_port);
+    PciBridge port(rig.machine, kBridge);
+    port.set_buses(1, 1);
+    port.open_window();
+    EXPECT_EQ(reasons(rig.machine), 0u);
+    for (unsigned round = 0; round < 2; round++) {
+        rig.machine.qmp_ok(
+            R"({"execute": "device_add", "arguments": {"driver": "umbra-probe", "id": "late",)"
+            R"( "bus": "root-port", "addr": "0", "listen": true, "container": true}})");
+        port.switch_slot_on();
+        EXPECT_EQ(reasons(rig.machine), 1u);
+        EXPECT_TRUE(refuses(rig.machine));
+        rig.machine.qmp_ok(R"({"execute": "device_del", "arguments": {"id": "late"}})");
+        port.switch_slot_off();
+        rig.machine.finish_unplugging();
+        EXPECT_EQ(reasons(rig.machine), 0u);
+    }
+}
+
+TEST_F(MigrationOfPassedThrough, IsNoMachineForOnlyMigratable) {
+    MachineOptions options = {.viommu = Viommu::umbra};
+    options.arguments = {"-only-migratable", "-device",
+                         "umbra-probe,id=probe,addr=5,listen=on,container=on"};
+    const Refusal refusal = run_refused(options);
+    EXPECT_NE(refusal.status, 0);
+    EXPECT_NE(refusal.output.find("is passed through behind umbra-viommu"), std::string::npos)
+        << refusal.output;
 }
 
 }  // namespace
