@@ -90,7 +90,7 @@ static const MemoryRegionOps shared_window_ops = {
 /* ---- Views ---- */
 
 static UmbraView wanted_view(const UmbraDeviceSpace* space) {
-    UmbraContext context;
+    const UmbraContext* context = &space->cached_context;
 
     /* Only the shadow knows when its mappings are out of the way. */
     if (space->containers != NULL) {
@@ -100,12 +100,15 @@ static UmbraView wanted_view(const UmbraDeviceSpace* space) {
     if (space->bus == NULL || !umbra_unit_translation_enabled(space->context->unit)) {
         return UMBRA_VIEW_IDENTITY;
     }
-    context = umbra_unit_context(space->context->unit, umbra_device_space_source(space));
-    return context.present && context.pass_through ? UMBRA_VIEW_IDENTITY : UMBRA_VIEW_TRANSLATED;
+    return context->present && context->pass_through ? UMBRA_VIEW_IDENTITY : UMBRA_VIEW_TRANSLATED;
 }
 
 void umbra_device_space_update(UmbraDeviceSpace* space) {
     space->fixed_bus_number = qatomic_read(space->bus_number);
+    if (space->bus != NULL) {
+        space->cached_context =
+            umbra_unit_context(space->context->unit, umbra_device_space_source(space));
+    }
     space->view = wanted_view(space);
 
     memory_region_transaction_begin();

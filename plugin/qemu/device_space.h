@@ -21,6 +21,7 @@
 #ifndef UMBRA_QEMU_DEVICE_SPACE_H
 #define UMBRA_QEMU_DEVICE_SPACE_H
 
+#include "plugin/bridge/requests.h"
 #include "plugin/bridge/shadow.h"
 #include "plugin/bridge/unit.h"
 #include "plugin/qemu/compat.h"
@@ -92,6 +93,9 @@ struct UmbraDeviceSpace {
     IOMMUMemoryRegion translated;
     MemoryRegion window;
     UmbraView view;
+    /* The device's context as of the last update: what is cached counts, not what the guest has
+     * written since without an invalidation. */
+    UmbraContext cached_context;
     IOMMUNotifierFlag notifier_flags;
     bool may_hear_unmaps_only; /* counted in the context's unmap_listeners */
 

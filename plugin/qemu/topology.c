@@ -149,15 +149,21 @@ void umbra_topology_contexts_changed(UmbraTopology* topology, const UmbraScope* 
     memory_region_transaction_commit();
 }
 
+/* A context that was not present need not be invalidated before it is used if caching mode is off:
+ * then the entry in memory counts too. */
 static bool scope_has_domain(const UmbraTopology* topology, const UmbraScope* scope,
                              const UmbraDeviceSpace* space) {
-    UmbraContext context;
+    const UmbraContext* cached = &space->cached_context;
+    UmbraContext now;
 
     if (scope->kind == UMBRA_SCOPE_GLOBAL) {
         return true;
     }
-    context = umbra_unit_context(topology->context.unit, umbra_device_space_source(space));
-    return context.present && context.domain == scope->domain;
+    if (cached->present && cached->domain == scope->domain) {
+        return true;
+    }
+    now = umbra_unit_context(topology->context.unit, umbra_device_space_source(space));
+    return now.present && now.domain == scope->domain;
 }
 
 void umbra_topology_iotlb_changed(UmbraTopology* topology, const UmbraScope* scope) {

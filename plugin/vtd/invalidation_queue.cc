@@ -42,7 +42,11 @@ InvalidationQueue::InvalidationQueue(const Capabilities& capabilities, Parts par
       completion_(parts.registers, spec::InvalidationEventControl::kOffset) {}
 
 void InvalidationQueue::run() {
-    if (running_ || !may_fetch()) {
+    if (running_) {
+        return;
+    }
+    publish_if_complete();
+    if (!may_fetch()) {
         return;
     }
     running_ = true;
@@ -54,23 +58,23 @@ void InvalidationQueue::run() {
 
 bool InvalidationQueue::may_fetch() const {
     using Status = spec::GlobalStatus;
-    return Status::QueuedInvalidation::get(parts_.registers.get<Status>()) &&
-           !parts_.faults.has_queue_error() &&
-           parts_.registers.get<Head>() != parts_.registers.get<Tail>();
+    return fetching_ && Status::QueuedInvalidation::get(parts_.registers.get<Status>()) &&
+           !parts_.faults.has_queue_error() && next_ != parts_.registers.get<Tail>();
 }
 
 void InvalidationQueue::fetch_all() {
     const std::uint64_t size = queue_bytes(parts_.registers);
     std::uint64_t budget = size / sizeof(spec::Descriptor);
     unsigned done = 0;
-    // Head, tail and state are read anew for each descriptor: an interrupt whose address leads to
-    // the unit's own registers may have changed them.
+    // Tail and state are read anew for each descriptor: an interrupt whose address leads to the
+    // unit's own registers may have changed them.
     while (budget-- > 0 && may_fetch()) {
-        const std::uint64_t head = parts_.registers.get<Head>();
+        const std::uint64_t head = next_;
         const std::uint64_t tail = parts_.registers.get<Tail>();
         if (done >= kLook) {
             done = 0;
             if (!parts_.invalidator.has_time()) {
+                publish_if_complete();
                 return;
             }
         }
@@ -80,22 +84,37 @@ void InvalidationQueue::fetch_all() {
             head < size && tail < size ? fetch(head) : QueueError::tail_out_of_range;
         // A descriptor behind an invalidation that has not taken effect stays in the queue, and is
         // fetched again later.
-        if (!std::holds_alternative<Invalidation>(decoded) && !parts_.invalidator.settled()) {
-            return;
+        if (!std::holds_alternative<Invalidation>(decoded)) {
+            if (!parts_.invalidator.settled()) {
+                return;
+            }
+            publish_head();
         }
         if (const auto* error = std::get_if<QueueError>(&decoded)) {
             stop(*error);
             return;
         }
-        parts_.registers.set<Head>((head + sizeof(spec::Descriptor)) % size);
+        next_ = (head + sizeof(spec::Descriptor)) % size;
         done += weight(decoded);
         if (const auto* invalidation = std::get_if<Invalidation>(&decoded)) {
             parts_.invalidator.apply(*invalidation, InvalidationPath::queue);
         } else if (const auto* wait = std::get_if<WaitRequest>(&decoded)) {
             complete(*wait);
+            publish_head();
         }
     }
     parts_.invalidator.barrier();
+    publish_if_complete();
+}
+
+void InvalidationQueue::publish_if_complete() {
+    if (parts_.invalidator.complete()) {
+        publish_head();
+    }
+}
+
+void InvalidationQueue::publish_head() {
+    parts_.registers.set<Head>(next_);
 }
 
 DecodedDescriptor InvalidationQueue::fetch(std::uint64_t head) const {
@@ -145,8 +164,15 @@ void InvalidationQueue::stop(QueueError error) {
     parts_.faults.raise_queue_error();
 }
 
-void InvalidationQueue::disabled() {
-    parts_.registers.set<Head>(0);
+void InvalidationQueue::reset_head() {
+    fetching_ = true;
+    next_ = 0;
+    publish_head();
+}
+
+void InvalidationQueue::restored() {
+    fetching_ = true;
+    next_ = parts_.registers.get<Head>();
 }
 
 void InvalidationQueue::completion_status_written() {

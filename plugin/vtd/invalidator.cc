@@ -69,7 +69,7 @@ void Invalidator::barrier() {
 
 bool Invalidator::settled() {
     barrier();
-    return observer_ == nullptr || (observer_->caught_up() && observer_->may_complete());
+    return complete();
 }
 
 void Invalidator::settle() {

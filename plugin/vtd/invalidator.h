@@ -33,7 +33,12 @@ class Invalidator {
     void batch_begin();
     void barrier();
     void batch_end();
-    // Calls barrier() once, and returns whether the guest may see completed what came before.
+    // Whether the guest may see completed what came before: the observer has caught up, and holds
+    // nothing back.
+    [[nodiscard]] bool complete() const {
+        return observer_ == nullptr || (observer_->caught_up() && observer_->may_complete());
+    }
+    // Calls barrier() once, and returns complete().
     [[nodiscard]] bool settled();
     // The observer's function of the same name.
     [[nodiscard]] bool has_time() const { return observer_ == nullptr || observer_->has_time(); }

@@ -109,6 +109,7 @@ void Unit::resume() {
 
 void Unit::reset() {
     fault_log_.reset();
+    queue_.restored();
     adopt(0, 0);
 }
 
@@ -140,6 +141,7 @@ bool Unit::restore(const SavedState& state) {
         return false;
     }
     fault_log_.restore(state);
+    queue_.restored();
     using Status = spec::GlobalStatus;
     const std::uint64_t status = registers_.get<Status>();
     TranslationState translation = state.root_table;

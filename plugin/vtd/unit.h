@@ -143,11 +143,12 @@ class Unit {
     // Commands by register that took effect for the unit itself, while the observer has yet to
     // catch up. Software sees them completed after that.
     struct PendingCommands {
-        std::uint64_t set = 0;  // bits of GSTS that will be set
-        bool context = false;   // CCMD.ICC will be cleared
-        bool iotlb = false;     // IOTLB.IVT will be cleared
+        std::uint64_t set = 0;   // bits of GSTS that will be set
+        bool queue_off = false;  // GSTS.QIES will be cleared
+        bool context = false;    // CCMD.ICC will be cleared
+        bool iotlb = false;      // IOTLB.IVT will be cleared
 
-        [[nodiscard]] bool any() const { return set != 0 || context || iotlb; }
+        [[nodiscard]] bool any() const { return set != 0 || queue_off || context || iotlb; }
     };
 
     // What is in force for DMA, and for interrupts; unit_state.h has the layouts.

@@ -84,7 +84,11 @@ void set_status(RegisterFile& registers, bool on) {
 void Unit::command_written() {
     const std::uint64_t command = registers_.get<spec::GlobalCommand>();
     registers_.set<spec::GlobalCommand>(0);
-    const std::uint64_t changed = command ^ (registers_.get<spec::GlobalStatus>() | pending_.set);
+    std::uint64_t status = registers_.get<spec::GlobalStatus>() | pending_.set;
+    if (pending_.queue_off) {
+        Global::QueuedInvalidation::set(status, false);
+    }
+    const std::uint64_t changed = command ^ status;
 
     // Software gives one command at a time (11.4.4.1). If software gives several, pointers come
     // first, so that nothing is switched on with an old pointer.
@@ -111,12 +115,20 @@ void Unit::command_written() {
 
 void Unit::complete_commands() {
     if (pending_.any() && caught_up() && may_complete()) {
-        show_done(registers_, std::exchange(pending_, {}));
+        const PendingCommands done = std::exchange(pending_, {});
+        show_done(registers_, done);
+        if (done.queue_off) {
+            queue_.reset_head();
+        }
     }
 }
 
 void Unit::show_done(RegisterFile& registers, const PendingCommands& done) {
     registers.set<spec::GlobalStatus>(registers.get<spec::GlobalStatus>() | done.set);
+    if (done.queue_off) {
+        set_status<Global::QueuedInvalidation>(registers, false);
+        registers.set<spec::InvalidationQueueHead>(0);
+    }
     if (done.context) {
         finish<ContextCommand>(registers);
     }
@@ -192,13 +204,18 @@ void Unit::change_interrupts(InterruptState state) {
     }
 }
 
+// The queue is off for software when all that was fetched has taken effect. Until then nothing more
+// is fetched.
 void Unit::enable_queue(bool on) {
-    set_status<Global::QueuedInvalidation>(registers_, on);
-    if (on) {
-        queue_.run();
-    } else {
-        queue_.disabled();
+    if (!on) {
+        pending_.queue_off = true;
+        queue_.stop_fetching();
+        return;
     }
+    pending_.queue_off = false;
+    set_status<Global::QueuedInvalidation>(registers_, true);
+    queue_.reset_head();
+    queue_.run();
 }
 
 // ---- Register-based invalidation ----

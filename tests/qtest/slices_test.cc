@@ -88,6 +88,36 @@ TEST_F(Slices, WaitCompletesAfterTheLastSlice) {
     expect_verified();
 }
 
+// Firmware polls the head, and the status of the queue when it switches it off.
+TEST_F(Slices, HeadAndStatusWaitForTheEffect) {
+    map_all();
+    const std::uint64_t before = driver().read64(driver::kQueueHead);
+    driver().enqueue(Descriptor::iotlb_domain(kDomain));
+    driver().ring();
+    // The first slice is over, and it is a small part of the work.
+    EXPECT_EQ(driver().read64(driver::kQueueHead), before);
+    ASSERT_TRUE(comes_true([&] {
+        return driver().read64(driver::kQueueHead) == driver().read64(driver::kQueueTail);
+    }));
+    EXPECT_EQ(mapped(), kPages);
+
+    table_->unmap_pages(kIova, kTables * kEntriesPerTable);
+    map_all();
+    for (std::size_t i = 0; i < kPages; i++) {
+        table_->map(kIova + 2 * i * kPageSize, kData + (i + 1) % 1024 * kPageSize);
+    }
+    driver().enqueue(Descriptor::iotlb_domain(kDomain));
+    driver().ring();
+    driver().write32(driver::kGlobalCommand,
+                     driver().read32(driver::kGlobalStatus) & ~driver::kQueueEnable);
+    EXPECT_NE(driver().read32(driver::kGlobalStatus) & driver::kQueueEnable, 0u);
+    ASSERT_TRUE(comes_true(
+        [&] { return (driver().read32(driver::kGlobalStatus) & driver::kQueueEnable) == 0; }));
+    EXPECT_EQ(driver().read64(driver::kQueueHead), 0u);
+    EXPECT_EQ(mapped(), kPages);
+    expect_verified();
+}
+
 TEST_F(Slices, TailWrittenMeanwhile) {
     map_all();
     start(Descriptor::iotlb_domain(kDomain), 1);

@@ -43,10 +43,10 @@ TEST_F(DeferredWork, QueueStopsBeforeTheWaitAndGoesOn) {
     slow.turns_left = 3;
     submit(
         {iotlb_domain(1), wait_status(kStatus, 0xaa), iotlb_domain(2), wait_status(kStatus, 0xbb)});
-    EXPECT_EQ(head(), 1U);
+    EXPECT_EQ(head(), 0U);
     EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0U);
     unit->resume();
-    EXPECT_EQ(head(), 1U);
+    EXPECT_EQ(head(), 0U);
     unit->resume();
     EXPECT_EQ(head(), 4U);
     const Journal expected = {"begin",
@@ -108,18 +108,75 @@ TEST_F(DeferredWork, ErrorOfTheQueueComesAfterWhatIsBeforeIt) {
     slow.turns_left = 2;
     submit({iotlb_domain(1), Quads{0xf, 0}});
     EXPECT_EQ(read32(kFsts) & kIqe, 0U);
+    EXPECT_EQ(head(), 0U);
     unit->resume();
     EXPECT_EQ(read32(kFsts) & kIqe, kIqe);
     EXPECT_EQ(head(), 1U);
 }
 
+// Firmware submits no wait, and polls the head.
+TEST_F(DeferredWork, HeadPassesAnInvalidationWhenItHasTakenEffect) {
+    submit({iotlb_domain(1), wait_status(kStatus, 1)});
+    EXPECT_EQ(head(), 2U);
+    slow.turns_left = 3;
+    submit({iotlb_domain(2), iotlb_domain(3)});
+    EXPECT_EQ(head(), 2U);
+    EXPECT_TRUE(unit->has_work());
+    slow.barrier();
+    unit->resume();
+    EXPECT_EQ(head(), 2U);
+    slow.barrier();
+    unit->resume();
+    EXPECT_EQ(head(), 4U);
+    EXPECT_FALSE(unit->has_work());
+    EXPECT_EQ(std::count(journal.begin(), journal.end(), "iotlb_domain 0x2"), 1);
+}
+
 TEST_F(DeferredWork, SwitchingTheQueueOffForgetsTheWait) {
-    slow.turns_left = 2;
+    slow.turns_left = 3;
     submit({iotlb_domain(1), wait_status(kStatus, 0xaa)});
     command_off(kQie);
     unit->resume();
     EXPECT_EQ(head(), 0U);
+    EXPECT_EQ(read32(kGsts) & kQie, kQie) << "the invalidation has not taken effect";
+    EXPECT_TRUE(unit->has_work());
+    slow.barrier();
+    slow.barrier();
+    unit->resume();
+    EXPECT_EQ(read32(kGsts) & kQie, 0U);
+    EXPECT_EQ(head(), 0U);
     EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0U);
+    EXPECT_FALSE(unit->has_work());
+    // And it starts from its first descriptor.
+    journal.clear();
+    command(kQie);
+    EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0xaaU);
+    EXPECT_EQ(head(), 2U);
+    EXPECT_EQ(std::count(journal.begin(), journal.end(), "iotlb_domain 0x1"), 1);
+}
+
+TEST_F(DeferredWork, QueueThatIsOnItsWayOffCanBeSwitchedOnAgain) {
+    slow.turns_left = 2;
+    submit({iotlb_domain(1), wait_status(kStatus, 0xaa)});
+    command_off(kQie);
+    command(kQie);
+    slow.barrier();
+    unit->resume();
+    EXPECT_EQ(read32(kGsts) & kQie, kQie);
+    EXPECT_EQ(memory.load<std::uint32_t>(kStatus), 0xaaU);
+    EXPECT_EQ(head(), 2U);
+}
+
+TEST_F(DeferredWork, HeadOfASavedUnitIsFetchedAgain) {
+    slow.turns_left = 2;
+    submit({iotlb_domain(1), iotlb_domain(2)});
+    const SavedState state = unit->save();
+    journal.clear();
+    ASSERT_TRUE(unit->restore(state));
+    unit->resume();
+    EXPECT_EQ(head(), 2U);
+    EXPECT_EQ(std::count(journal.begin(), journal.end(), "iotlb_domain 0x1"), 1);
+    EXPECT_EQ(std::count(journal.begin(), journal.end(), "iotlb_domain 0x2"), 1);
 }
 
 TEST_F(DeferredWork, InvalidationsByRegisterCompleteWhenTheyHaveTakenEffect) {
