@@ -55,8 +55,11 @@ bool umbra_machine_check(const X86IOMMUState* iommu, Error** errp) {
         return false;
     }
     if (bypassing != NULL) {
-        error_setg(errp, "-device " TYPE_UMBRA_VIOMMU " must come before every -device %s",
-                   bypassing);
+        error_setg(
+            errp,
+            "-device " TYPE_UMBRA_VIOMMU
+            " must come before every -device %s: move it, or let the plugin make it (-plugin file=...,device=on)",
+            bypassing);
         return false;
     }
     if (!umbra_dma_translation_wanted(iommu)) {

@@ -142,6 +142,24 @@ static char* default_of(ObjectClass* klass, const PropertyRow* row) {
     return g_strdup(qstring_get_str(qobject_to(QString, value)));
 }
 
+bool umbra_properties_have(const char* name) {
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        if (strcmp(rows[i].property.name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+char* umbra_properties_names(void) {
+    GString* names = g_string_new(NULL);
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        g_string_append_printf(names, "%s%s", i > 0 ? ", " : "", rows[i].property.name);
+    }
+    return g_string_free(names, FALSE);
+}
+
 void umbra_properties_print_help(ObjectClass* klass, FILE* out) {
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
         const PropertyRow* row = &rows[i];

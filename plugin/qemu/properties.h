@@ -33,6 +33,10 @@ typedef struct UmbraProperties {
  * once, for a descendant of x86-iommu. */
 void umbra_properties_add(ObjectClass* klass, size_t offset);
 
+/* Whether the unit has a property of that name that is for users. */
+bool umbra_properties_have(const char* name);
+/* The names of all of them, with commas between. The caller frees the text. */
+char* umbra_properties_names(void);
 /* Prints each property of `klass` with its values, its default and its help. */
 void umbra_properties_print_help(ObjectClass* klass, FILE* out);
 

@@ -293,10 +293,12 @@ void umbra_viommu_register_types(void) {
 void umbra_viommu_print_help(FILE* out) {
     fputs(
         "Umbra: a virtual Intel VT-d unit\n\n"
+        "  -M q35 -plugin file=./umbra.so,device=on[,property=value...]\n\n"
+        "or, with a place of its own among the devices:\n\n"
         "  -M q35 -plugin file=./umbra.so -device " TYPE_UMBRA_VIOMMU
         "[,property=value...]\n\n"
-        "Every PCI device is behind it. Name vfio-pci and vfio-user-pci devices after it; others may\n"
-        "come before or after it. Properties:\n\n",
+        "Every PCI device is behind it. With device=on it is made before all of them. With -device, name\n"
+        "vfio-pci and vfio-user-pci devices after it; others may come before or after it. Properties:\n\n",
         out);
     umbra_properties_print_help(object_class_by_name(TYPE_UMBRA_VIOMMU), out);
     fputs("\nWhile the machine runs (QMP; the path ends in the device's id):\n\n", out);

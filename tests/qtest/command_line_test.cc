@@ -185,6 +185,68 @@ TEST_F(CommandLine, UnknownPluginOption) {
     expect_refused(run_refused(arguments), {"nonsense", "help=on"});
 }
 
+// ---- The unit made by the plugin ----
+
+// A machine whose -plugin option has `plugin_options`, and `devices` before and after it.
+std::vector<std::string> made_by_plugin(const std::string& plugin_options,
+                                        const std::vector<std::string>& devices) {
+    std::vector<std::string> arguments = {"-M", "q35"};
+    for (const std::string& device : devices) {
+        arguments.insert(arguments.end(), {"-device", device});
+    }
+    arguments.insert(arguments.end(),
+                     {"-plugin", "file=" + Environment::get().plugin + plugin_options});
+    return arguments;
+}
+
+TEST_F(CommandLine, DeviceThatThePluginMakesIsBeforeAllOthers) {
+    MachineOptions options{.viommu = Viommu::none};
+    options.plugin_options = ",device=on,aw-bits=39,pt=off";
+    // A listener needs the unit's view from its start, as vfio-pci does.
+    options.arguments = {"-device", "umbra-probe,id=probe,listen=on"};
+    QtestMachine machine(options);
+    const auto get = [&](const std::string& property) {
+        return machine
+            .qmp_ok(R"({"execute": "qom-get", "arguments": {"path": "/machine/peripheral/umbra",)"
+                    R"( "property": ")" +
+                    property + R"("}})")
+            .dump();
+    };
+    EXPECT_EQ(get("aw-bits"), "39");
+    EXPECT_EQ(get("pt"), "false");
+    EXPECT_EQ(get("caching-mode"), "true");
+    EXPECT_NE(get("statistics").find("\"devices\""), std::string::npos);
+}
+
+TEST_F(CommandLine, DeviceThatThePluginMakesHasTheIdThatIsGiven) {
+    MachineOptions options{.viommu = Viommu::none};
+    options.plugin_options = ",device=on,id=mine";
+    QtestMachine machine(options);
+    EXPECT_NO_THROW(machine.qmp_ok(
+        R"({"execute": "qom-list", "arguments": {"path": "/machine/peripheral/mine"}})"));
+}
+
+TEST_F(CommandLine, DeviceOffMakesNone) {
+    MachineOptions options{.viommu = Viommu::none};
+    options.plugin_options = ",device=off";
+    QtestMachine machine(options);
+    EXPECT_EQ(
+        machine.qmp(R"({"execute": "qom-list", "arguments": {"path": "/machine/peripheral"}})")
+            .find("umbra"),
+        std::string::npos);
+}
+
+TEST_F(CommandLine, PluginThatCannotMakeTheDevice) {
+    expect_refused(run_refused(made_by_plugin(",aw-bits=39", {})), {"aw-bits=39", "device=on"});
+    expect_refused(run_refused(made_by_plugin(",device=perhaps", {})), {"device", "on", "off"});
+    expect_refused(run_refused(made_by_plugin(",device=on,nonsense=1", {})),
+                   {"nonsense", "aw-bits", "caching-mode"});
+    expect_refused(run_refused(made_by_plugin(",device=on,aw-bits=40", {})), {"aw-bits=40"});
+    expect_refused(run_refused(made_by_plugin(",device=on", {"umbra-viommu"})),
+                   {"device=on", "umbra-viommu"});
+    expect_refused(run_refused(made_by_plugin(",device=on", {"umbra-probe,id=umbra"})), {"umbra"});
+}
+
 TEST_F(CommandLine, HelpListsEveryProperty) {
     const Refusal help =
         run_refused({"-M", "q35", "-plugin", "file=" + Environment::get().plugin + ",help=on"});
@@ -192,7 +254,7 @@ TEST_F(CommandLine, HelpListsEveryProperty) {
     EXPECT_EQ(*help.status, 0) << help.output;
     for (const char* words :
          {"caching-mode", "aw-bits", "intremap", "eim", "pt", "device-iotlb", "snoop-control",
-          "file=./umbra.so", "vfio-pci and vfio-user-pci devices after it"}) {
+          "file=./umbra.so,device=on", "vfio-pci and vfio-user-pci devices after it"}) {
         EXPECT_NE(help.output.find(words), std::string::npos) << "no " << words << " in:\n"
                                                               << help.output;
     }

@@ -34,7 +34,8 @@ std::vector<std::string> base_arguments() {
 }
 
 void append_devices(std::vector<std::string>& arguments, const MachineOptions& options) {
-    arguments.insert(arguments.end(), {"-plugin", "file=" + Environment::get().plugin});
+    arguments.insert(arguments.end(),
+                     {"-plugin", "file=" + Environment::get().plugin + options.plugin_options});
     if (options.viommu != Viommu::none) {
         arguments.insert(arguments.end(), {"-device", viommu_device(options)});
     }
