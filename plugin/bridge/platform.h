@@ -60,6 +60,8 @@ typedef struct UmbraPlatform {
     /* With on-map-error=stop: the machine must stop soon, because a mapping is missing. The guest
      * sees nothing completed before the mapping is there (umbra_unit_holds_machine()). */
     void (*stop_machine)(void* opaque);
+    /* A call other than a write to a register has left work over (umbra_unit_has_work()). */
+    void (*work_left)(void* opaque);
     /* The operator's name for the unit in qom-set. Outlives the unit. */
     const char* qom_path;
 } UmbraPlatform;

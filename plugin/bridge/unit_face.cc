@@ -41,6 +41,9 @@ UmbraRamMap* umbra_unit_swap_ram_map(UmbraUnit* unit, UmbraRamMap* map) noexcept
     UmbraRamMap* previous = unit->memory.swap(map);
     // Host memory that went away must not stay mapped for a device.
     unit->manager.ram_changed();
+    if (unit->unit.has_work()) {
+        unit->platform.work_left(unit->platform.opaque);
+    }
     return previous;
 }
 

@@ -49,6 +49,10 @@ static void schedule_work(UmbraViommu* self) {
     }
 }
 
+static void work_left(void* opaque) {
+    schedule_work(container_of((UmbraQemuPlatform*)opaque, UmbraViommu, platform));
+}
+
 /* By the guest's clock: a machine that stands still tries again when it goes on. */
 static void retry_refused(void* opaque) {
     UmbraViommu* self = opaque;
@@ -182,6 +186,7 @@ static void unit_realize(DeviceState* device, Error** errp) {
         .qom_path = object_get_canonical_path(OBJECT(self)),
     };
     platform = umbra_qemu_platform(&self->platform);
+    platform.work_left = work_left;
     self->unit = umbra_unit_new(&properties, &options, &platform);
     if (!umbra_stats_output_start(&self->stats, &self->properties.stats, self->unit,
                                   umbra_viommu_name(self), errp)) {

@@ -96,6 +96,7 @@ void Attachments::record(std::uint64_t start_ns) {
     telemetry::SyncLatency& latency = unit_.counters.latency[SyncTrigger::context];
     latency.host.record(total);
     latency.total.record(total);
+    latency.wait.record(total);
     jobs_.add_hold(total);
 }
 

@@ -61,6 +61,7 @@ bool Domain::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns)
     leaves_.mirror.refresh_pointers();
     ram_follower_.follow(run, delta);
     if (job.phase == SyncJob::Phase::begin) {
+        job.since_ns = job.since_ns == 0 ? start : job.since_ns;
         begin(job, run);
     }
     const bool done = advance(job, run, delta);
@@ -75,9 +76,19 @@ bool Domain::run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns)
         unit_.wants_retry = true;
     }
     if (done) {
-        finish(job);
+        finish(job, now_ns);
     }
     return done;
+}
+
+void Domain::follow_ram(std::uint64_t deadline_ns) {
+    SyncRun run(unit_, leaves_, log_, counters_.sync, deadline_ns);
+    DeltaBuilder delta(run, bindings_);
+    bindings_.look();
+    leaves_.mirror.refresh_pointers();
+    bindings_.begin_job();
+    ram_follower_.follow(run, delta);
+    account();
 }
 
 void Domain::begin(SyncJob& job, SyncRun& run) {
@@ -128,12 +139,13 @@ bool Domain::walk(SyncJob& job, SyncRun& run, DeltaBuilder& delta) {
     return job.walk_range == ranges_.size();
 }
 
-void Domain::finish(SyncJob& job) {
+void Domain::finish(SyncJob& job, std::uint64_t now_ns) {
     ++counters_.sync.syncs[job.trigger];
     telemetry::SyncLatency& latency = unit_.counters.latency[job.trigger];
     latency.compare.record(job.compare_ns);
     latency.host.record(job.host_ns);
     latency.total.record(job.compare_ns + job.host_ns);
+    latency.wait.record(now_ns - std::min(now_ns, job.since_ns));
 
     if (log_.quiet()) {
         return;

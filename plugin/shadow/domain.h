@@ -77,6 +77,10 @@ class Domain {
     // The caller puts the present time into `now_ns`; run() leaves the time of its end there.
     [[nodiscard]] bool run(SyncJob& job, std::uint64_t deadline_ns, std::uint64_t& now_ns);
 
+    // Takes the current map of guest RAM over. What moved or went is unmapped at once. Where there
+    // is no time until `deadline_ns`, maps are put off: a job has to follow.
+    void follow_ram(std::uint64_t deadline_ns);
+
     [[nodiscard]] const DomainKey& key() const { return key_; }
     [[nodiscard]] const std::vector<HostBinding*>& bindings() const { return bindings_.list(); }
     [[nodiscard]] const Mirror& mirror() const { return leaves_.mirror; }
@@ -97,7 +101,7 @@ class Domain {
     // if they stopped for the time.
     [[nodiscard]] bool walk(SyncJob& job, SyncRun& run, DeltaBuilder& delta);
     [[nodiscard]] bool advance(SyncJob& job, SyncRun& run, DeltaBuilder& delta);
-    void finish(SyncJob& job);
+    void finish(SyncJob& job, std::uint64_t now_ns);
     // Brings the values "as of now" of domain and unit up to date.
     void account();
     // Trouble with host calls is told once for all devices, so it has healed when no device misses

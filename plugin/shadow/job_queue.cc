@@ -42,6 +42,7 @@ bool JobQueue::add(Domain& domain, const SyncJob& sync) {
         domain.drop_pages();
     }
     jobs_.push_back({&domain, sync});
+    jobs_.back().sync.since_ns = batches_ == 0 ? 0 : batch_start_ns_;
     return true;
 }
 
@@ -61,6 +62,13 @@ void JobQueue::drop(const Domain& domain) {
 
 void JobQueue::finish() {
     (void)work(kNoLimit);
+    if (batches_ == 0) {
+        record_hold();
+    }
+}
+
+void JobQueue::spend(std::uint64_t ns) {
+    (void)work(ns);
     if (batches_ == 0) {
         record_hold();
     }

@@ -55,6 +55,8 @@ class JobQueue {
     }
     // Does jobs for one slice, and returns whether none is left.
     [[nodiscard]] bool run();
+    // Does jobs for about that long, and at least a piece of the first one.
+    void spend(std::uint64_t ns);
     // Work of the caller took that long, and counts for the hold.
     void add_hold(std::uint64_t ns) { held_ns_ = held_ns_.value_or(0) + ns; }
 

@@ -2,6 +2,7 @@
 #include "plugin/shadow/manager.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace umbra::shadow {
 
@@ -67,7 +68,17 @@ void Manager::settle() {
 }
 
 void Manager::ram_changed() {
-    sync_all({.trigger = SyncTrigger::memory, .walk = false});
+    const std::uint64_t start = unit_.clock.now_ns();
+    const std::uint64_t slice = options_.slice_ns == 0
+                                    ? std::numeric_limits<std::uint64_t>::max() - start
+                                    : options_.slice_ns;
+    attachments_.each_domain([&](Domain& domain) {
+        domain.follow_ram(start + slice);
+        jobs_.add(domain, {.trigger = SyncTrigger::memory, .walk = false});
+    });
+    const std::uint64_t used = unit_.clock.now_ns() - start;
+    jobs_.add_hold(used);
+    jobs_.spend(slice - std::min(slice, used));
 }
 
 void Manager::machine_goes_on() {

@@ -77,9 +77,10 @@ class Manager : public vtd::InvalidationObserver {
     // them.
     void settle();
 
-    // The RamMap has another generation. Maps anew, at once, every leaf whose RAM lies elsewhere.
-    // Without this call the next sync of each domain does so. That suffices as long as the old host
-    // memory stays in its place.
+    // The RamMap has another generation. Every leaf whose RAM lies elsewhere is unmapped at once,
+    // and mapped anew; what takes longer than a slice is left for run(), as is all that was put off
+    // before. Without this call the next sync of each domain does so. That suffices as long as the
+    // old host memory stays in its place.
     void ram_changed();
 
     // A machine that was stopped is about to go on. Maps that the host refused are tried again, at

@@ -47,6 +47,8 @@ struct SyncJob {
     Refusals refused{};
     std::uint64_t compare_ns = 0;
     std::uint64_t host_ns = 0;
+    // When the batch of the job, or else the job itself, began. 0: not yet.
+    std::uint64_t since_ns = 0;
 };
 
 }  // namespace umbra::shadow

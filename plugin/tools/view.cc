@@ -196,14 +196,14 @@ class Page {
                 rows.push_back(left("  " + std::string(field.name), 12) +
                                right(grouped(latency.total.count), 12) +
                                quantiles(latency.compare) + quantiles(latency.host) +
-                               quantiles(latency.total));
+                               quantiles(latency.wait));
             }
         }
         if (rows.empty()) {
             return;
         }
         lines_.push_back(left("syncs by", 12) + right("count", 12) +
-                         "   compare p50, p99       host p50, p99      total p50, p99");
+                         "   compare p50, p99       host p50, p99       wait p50, p99");
         lines_.insert(lines_.end(), rows.begin(), rows.end());
         const snapshot::Histogram& hold = moment_.change.shadow.lock_hold;
         if (hold.count > 0) {

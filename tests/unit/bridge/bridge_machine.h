@@ -170,6 +170,7 @@ class BridgeMachine {
             .report = [](void* opaque, bool,
                          const char* sentence) { self(opaque).told.emplace_back(sentence); },
             .stop_machine = [](void* opaque) { ++self(opaque).stops; },
+            .work_left = [](void* opaque) { self(opaque).note("work-left"); },
             .qom_path = "/the/unit",
         };
     }

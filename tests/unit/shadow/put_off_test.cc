@@ -12,6 +12,7 @@ namespace umbra::testing {
 namespace {
 
 constexpr std::uint64_t kMillisecond = 1'000'000;
+constexpr std::uint64_t kLargeBytes = vtd::level_span(2);
 
 // Each map takes a millisecond, and so long is a slice.
 class RetriesInSlices : public Retries {
@@ -168,6 +169,65 @@ TEST_F(RetriesInSlices, DeviceThatLeavesMeanwhile) {
     expect_mapped(second_, 0, 100);
     EXPECT_EQ(host().missing_leaves, 0U);
     EXPECT_EQ(host().pinned_bytes, 100 * kPageSize);
+}
+
+// RAM that moves while a sync is under way: what moved goes at once, and nothing else is hurried.
+TEST_F(RetriesInSlices, RamThatMovesMeanwhile) {
+    for (unsigned table = 0; table < 100; ++table) {
+        tables_.map_pages(page(table * kEntriesPerTable), kRam + table * kLargeBytes, 4);
+    }
+    machine_.manager.batch_begin();
+    invalidate_domain();
+    machine_.manager.barrier();
+    machine_.manager.batch_end();
+    ASSERT_GE(first_.recorder.mappings().size(), 2U);
+    const auto calls = [&] { return map_calls() + first_.recorder.unmap_calls(); };
+    std::uint64_t before = calls();
+    // The first page of all moves.
+    machine_.ram.set(
+        {{kRam, kPageSize, kHost + 0x80'0000'0000, false},
+         {kRam + kPageSize, FakeMachine::kRamBytes - kPageSize, kHost + kPageSize, false}});
+    machine_.manager.ram_changed();
+    EXPECT_LE(calls() - before, 2 + kFew);
+    EXPECT_EQ(mapped(first_.recorder, page(0)), at(0x80'0000'0000));
+    EXPECT_FALSE(machine_.manager.caught_up());
+    for (bool done = false; !done;) {
+        before = calls();
+        done = machine_.manager.run();
+        EXPECT_LE(calls() - before, kFew);
+    }
+    EXPECT_EQ(first_.recorder.mappings().size(), 400U);
+    EXPECT_TRUE(machine_.manager.verify().clean());
+
+    // All of it moves: everything goes at once, and comes in slices.
+    machine_.ram.set({{kRam, FakeMachine::kRamBytes, kHost + kLargeBytes, false}});
+    before = map_calls();
+    machine_.manager.ram_changed();
+    EXPECT_LE(map_calls() - before, kFew);
+    first_.recorder.mappings().visit([](const shadow::HostMapping& mapping) {
+        EXPECT_EQ(mapping.host, kHost + kLargeBytes + (mapping.guest - kRam));
+    });
+    while (!machine_.manager.run()) {
+    }
+    EXPECT_EQ(first_.recorder.mappings().size(), 400U);
+    EXPECT_EQ(host().missing_leaves, 0U);
+    EXPECT_TRUE(machine_.manager.verify().clean());
+}
+
+// The guest waits for its whole batch, through all slices and the pauses between them.
+TEST_F(RetriesInSlices, WaitOfTheGuestHasThePauses) {
+    tables_.map_pages(page(0), kRam, 100);
+    unsigned pauses = 0;
+    between_slices = [&] {
+        ++pauses;
+        machine_.clock.now += 5 * kMillisecond;
+    };
+    expect_slices(kFew, [&] { invalidate_domain(); });
+    ASSERT_GE(pauses, 10U);
+    const auto& latency = machine_.manager.counters().latency[telemetry::SyncTrigger::domain];
+    EXPECT_EQ(latency.wait.count(), 1U);
+    EXPECT_EQ(latency.total.max(), 100 * kMillisecond);
+    EXPECT_EQ(latency.wait.max(), (100 + 5 * pauses) * kMillisecond);
 }
 
 // The clock is looked at between a few maps, more and more of them as long as they are quick.

@@ -58,8 +58,9 @@ class View : public ::testing::Test {
         now.shadow.domains[0].host.map.calls = 500;
         now.shadow.domains[0].host.live_mappings = 17;
         now.shadow.devices[0].host.map.calls = 500;
-        now.shadow.latency.page.total = {
+        now.shadow.latency.page.wait = {
             .buckets = {{.up_to = 1500, .count = 2}}, .count = 2, .sum = 2000, .max = 1400};
+        now.shadow.latency.page.total = now.shadow.latency.page.wait;
     }
 
     snapshot::Snapshot before;
