@@ -36,6 +36,9 @@ std::string verification_json(const shadow::Verification& verification) {
     out.open();
     out.member_bool("clean", verification.clean());
     out.member_bool("complete", verification.complete);
+    if (verification.stopped_at) {
+        out.member_string("stopped-at", address_text(verification.stopped_at->value()));
+    }
     out.member("domains", verification.domains);
     out.member("devices", verification.devices);
     out.member("pages-checked", verification.pages_checked);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,10 @@ struct Verification {
     std::uint64_t pending = 0;
     // False if some guest tables exceed the budgets and were not walked to the end.
     bool complete = true;
+    // If not complete: the lowest IOVA at which the walk of a device's tables stopped. From there
+    // on, that device's host mappings were compared with what the tables said at the last
+    // invalidation. So errors are still found there, and changes since are not.
+    std::optional<Iova> stopped_at;
     // The first kListed differences, errors before pending ones within a device.
     std::vector<Difference> differences;
 

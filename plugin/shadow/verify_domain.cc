@@ -2,6 +2,7 @@
 #include "plugin/shadow/verify_domain.h"
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 namespace umbra::shadow {
@@ -72,20 +73,28 @@ bool same_target(const HostMapping& a, const HostMapping& b) {
 
 // A walk of the guest's tables as they are at this moment. It has nothing of the walk of a sync, so
 // that a fault in one shows in the other.
+//
+// A domain's budgets bound the walk: hostile tables may lead to one table from many entries, and
+// mean far more leaves than they have entries.
 class GuestWalk {
   public:
     GuestWalk(const GuestMemory& memory, const RamSnapshot& ram, const vtd::EntryFormat& format,
               const Options& options)
-        : memory_(memory), ram_(ram), format_(format), tables_left_(options.max_tables_domain) {}
+        : memory_(memory),
+          ram_(ram),
+          format_(format),
+          tables_left_(options.max_tables_domain),
+          leaves_left_(options.max_mappings) {}
 
+    // Goes through the tables in order of IOVA until a budget is used up.
     void walk(Gpa table, unsigned level, Iova base, Access access) {
         if (tables_left_ == 0) {
-            complete_ = false;
+            stopped_at_ = base;
             return;
         }
         --tables_left_;
         path_.at(level) = table;
-        for (unsigned slot = 0; slot < kEntriesPerTable; ++slot) {
+        for (unsigned slot = 0; slot < kEntriesPerTable && !stopped_at_; ++slot) {
             const std::optional<std::uint64_t> value =
                 memory_.read_u64(table + std::uint64_t{slot} * 8);
             if (!value) {
@@ -96,6 +105,11 @@ class GuestWalk {
             const Iova iova = base + slot * bytes;
             const Access granted = entry.access & access;
             if (entry.kind == Kind::leaf) {
+                if (leaves_left_ == 0) {
+                    stopped_at_ = iova;
+                    return;
+                }
+                --leaves_left_;
                 found_.add(iova, bytes, entry.address, granted, ram_);
             } else if (entry.kind == Kind::table && !on_path(entry.address, level)) {
                 walk(entry.address, level - 1, iova, granted);
@@ -103,7 +117,8 @@ class GuestWalk {
         }
     }
     [[nodiscard]] const Extents& found() const { return found_; }
-    [[nodiscard]] bool complete() const { return complete_; }
+    // The IOVA from which on nothing was looked at. Nothing if the walk came to the end.
+    [[nodiscard]] std::optional<Iova> stopped_at() const { return stopped_at_; }
 
   private:
     [[nodiscard]] bool on_path(Gpa table, unsigned level) const {
@@ -114,7 +129,8 @@ class GuestWalk {
     const RamSnapshot& ram_;
     const vtd::EntryFormat& format_;
     std::uint64_t tables_left_;
-    bool complete_ = true;
+    std::uint64_t leaves_left_;
+    std::optional<Iova> stopped_at_;
     // The tables from the top-level one down to the current one, by level. Unused places hold ~0,
     // which is aligned to no page and so no table's address.
     std::array<Gpa, vtd::kMaxLevels + 1> path_ = [] {
@@ -177,7 +193,11 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
     ram_now.update(unit_.ram, before);
     GuestWalk walk(unit_.memory, ram_now, unit_.format, unit_.options);
     walk.walk(domain_.key().root, domain_.key().levels, Iova(0), Access::read_write);
-    result.complete = result.complete && walk.complete();
+    if (walk.stopped_at()) {
+        result.complete = false;
+        result.stopped_at =
+            std::min(result.stopped_at.value_or(*walk.stopped_at()), *walk.stopped_at());
+    }
 
     // The mappings that the host is meant to have since the last invalidations.
     Extents meant;
@@ -202,12 +222,15 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
     Cursor meant_cursor(meant);
     Cursor host_cursor(has);
     const Iova end(~std::uint64_t{0});
+    const Iova walked_to = walk.stopped_at().value_or(end);
     Iova from(0);
     while (from != end) {
-        const Iova to = std::min({guest_cursor.next_edge(from), meant_cursor.next_edge(from),
-                                  host_cursor.next_edge(from)});
-        const HostMapping expected = guest_cursor.slice(from, to);
+        const Iova edge = std::min({guest_cursor.next_edge(from), meant_cursor.next_edge(from),
+                                    host_cursor.next_edge(from)});
+        const bool walked = from < walked_to;
+        const Iova to = walked ? std::min(edge, walked_to) : edge;
         const HostMapping intended = meant_cursor.slice(from, to);
+        const HostMapping expected = walked ? guest_cursor.slice(from, to) : intended;
         const HostMapping actual = host_cursor.slice(from, to);
         if (expected.access != Access::none || actual.access != Access::none) {
             result.pages_checked += (to - from) >> kPageShift;

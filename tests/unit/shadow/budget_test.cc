@@ -3,6 +3,7 @@
 // Budgets against tables that map very much.
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <vector>
 
 #include "tests/unit/shadow/one_device.h"
@@ -75,6 +76,50 @@ TEST_F(SmallBudgets, TheUnitsTablesAreSharedByItsDomains) {
     EXPECT_EQ(machine_.manager.counters().sync.tables, 30U);
     machine_.manager.remove_device(second);
     EXPECT_EQ(machine_.manager.counters().sync.tables, 20U);
+}
+
+class FewMappings : public OneDevice {
+  protected:
+    FewMappings() : OneDevice({.coalesce = false, .max_mappings = kMost}) {}
+
+    static constexpr std::uint64_t kMost = 1000;
+};
+
+TEST_F(FewMappings, VerifyReadsNoMoreLeavesOfSharedTablesThanTheBudget) {
+    // 64 entries lead to one table of 512 leaves.
+    tables_.map_pages(Iova(0), kRam, kEntriesPerTable);
+    const std::uint64_t shared = tables_.entry(Iova(0), 2);
+    for (unsigned i = 1; i < 64; ++i) {
+        tables_.entry(Iova(i * kLarge), 2) = shared;
+    }
+    machine_.manager.iotlb_domain(kDomain);
+    const shadow::Verification found = machine_.manager.verify();
+    EXPECT_FALSE(found.complete);
+    EXPECT_EQ(found.stopped_at, Iova(kMost * kPageSize));
+    EXPECT_EQ(found.pages_checked, kMost);
+    EXPECT_EQ(found.errors + found.pending, 0U);
+}
+
+TEST_F(FewMappings, VerifyFindsErrorsBeyondThePlaceWhereItStopped) {
+    constexpr Iova kHigh(4 * kLarge);
+    tables_.map(kHigh, kRam);
+    machine_.manager.iotlb_domain(kDomain);
+    tables_.map_pages(Iova(0), kRam, 2 * kEntriesPerTable);
+    EXPECT_TRUE(machine_.manager.verify().clean());
+    EXPECT_EQ(machine_.manager.verify().stopped_at, Iova(kMost * kPageSize));
+
+    // Behind the shadow's back.
+    EXPECT_TRUE(device_.recorder.unmap(kHigh, kPageSize).ok());
+    const shadow::Verification found = machine_.manager.verify();
+    ASSERT_EQ(found.errors, 1U);
+    EXPECT_EQ(found.differences[0].expected.iova, kHigh);
+}
+
+TEST_F(FewMappings, VerifyIsCompleteAtExactlyTheBudget) {
+    tables_.map_pages(Iova(0), kRam, kMost);
+    machine_.manager.iotlb_domain(kDomain);
+    EXPECT_TRUE(machine_.manager.verify().complete);
+    EXPECT_EQ(machine_.manager.verify().stopped_at, std::nullopt);
 }
 
 }  // namespace
