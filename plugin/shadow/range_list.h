@@ -37,6 +37,10 @@ class RangeList {
     void clear() { items_.clear(); }
     // `range` is a block: its size is a power of two, and it starts at a multiple of its size.
     void add(IovaRange range) {
+        if (range == IovaRange::everything()) {
+            set_everything();  // its size does not fit into 64 bits
+            return;
+        }
         const Item item = {range, range.last - range.first + 1};
         if (!items_.empty() && touch(items_.back().range, range)) {
             items_.back() = hull(items_.back(), item);

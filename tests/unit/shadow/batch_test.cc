@@ -67,6 +67,22 @@ TEST_F(OneDevice, VeryManyInvalidationsOfABatchAreOneLookAtEverything) {
     EXPECT_EQ(syncs(machine_, SyncTrigger::page), 2U);
 }
 
+// The size of the whole 64-bit space does not fit into 64 bits.
+TEST(RangeList, KeepsPagesAsBlocksOfARangeOverEverything) {
+    shadow::RangeList alone;
+    alone.add(IovaRange::everything());
+    EXPECT_TRUE(alone.everything());
+    EXPECT_EQ(alone.block(0), kPageSize);
+
+    shadow::RangeList ranges;
+    ranges.add(IovaRange::pages(Iova(0), 3));
+    ranges.add(IovaRange::everything());
+    ranges.add(IovaRange::pages(Iova(0x10'0000), 1));
+    ranges.normalise();
+    EXPECT_TRUE(ranges.everything());
+    EXPECT_EQ(ranges.block(0), kPageSize);
+}
+
 // A sync for a page can find that all of a table has changed, and what it then does to pages that
 // are named later is not to be undone by what comes later of the same batch.
 TEST_F(OneDevice, InvalidationsOfABatchThatConcernMoreThanTheyName) {
