@@ -48,9 +48,11 @@ typedef struct UmbraInterrupt {
 /* Remaps a message that was sent, and logs the fault if it must not be delivered. [RCU] */
 UmbraInterrupt umbra_unit_remap(UmbraUnit* unit, uint16_t source, uint64_t address,
                                 uint32_t data) UMBRA_NOEXCEPT;
-/* The same answer without any side effect. [RCU] */
-UmbraInterrupt umbra_unit_lookup_interrupt(const UmbraUnit* unit, uint16_t source, uint64_t address,
-                                           uint32_t data) UMBRA_NOEXCEPT;
+/* The outcome for a route that is set up ahead of the interrupt, without any side effect. A blocked
+ * message (`ok` is false) has an outcome too, one that reaches no CPU: logical destination 0. So a
+ * route that was good before the guest cleared its entry does not stay in force. [RCU] */
+UmbraInterrupt umbra_unit_route_interrupt(const UmbraUnit* unit, uint16_t source, uint64_t address,
+                                          uint32_t data) UMBRA_NOEXCEPT;
 
 /* The context of a device, as the guest's tables have it now. */
 typedef struct UmbraContext {

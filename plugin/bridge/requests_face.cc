@@ -26,9 +26,15 @@ UmbraInterrupt umbra_unit_remap(UmbraUnit* unit, uint16_t source, uint64_t addre
     return to_c(unit->unit.remap(SourceId(source), address, data));
 }
 
-UmbraInterrupt umbra_unit_lookup_interrupt(const UmbraUnit* unit, uint16_t source, uint64_t address,
-                                           uint32_t data) noexcept {
-    return to_c(unit->unit.lookup_interrupt(SourceId(source), address, data));
+UmbraInterrupt umbra_unit_route_interrupt(const UmbraUnit* unit, uint16_t source, uint64_t address,
+                                          uint32_t data) noexcept {
+    UmbraInterrupt route = to_c(unit->unit.lookup_interrupt(SourceId(source), address, data));
+    if (!route.ok) {
+        route = {};
+        route.remapped = true;
+        route.logical_destination = true;
+    }
+    return route;
 }
 
 UmbraContext umbra_unit_context(const UmbraUnit* unit, uint16_t source) noexcept {

@@ -45,13 +45,12 @@ bool umbra_interrupt_deliver(UmbraUnit* unit, uint16_t source, uint64_t address,
     return interrupt.ok;
 }
 
-bool umbra_interrupt_route(const UmbraUnit* unit, uint16_t source, const MSIMessage* message,
-                           MSIMessage* remapped) {
+MSIMessage umbra_interrupt_route(const UmbraUnit* unit, uint16_t source,
+                                 const MSIMessage* message) {
     const UmbraInterrupt interrupt =
-        umbra_unit_lookup_interrupt(unit, source, message->address, message->data);
+        umbra_unit_route_interrupt(unit, source, message->address, message->data);
 
-    *remapped = outcome(&interrupt, message);
-    return interrupt.ok;
+    return outcome(&interrupt, message);
 }
 
 static void deliver_deferred(void* opaque) {

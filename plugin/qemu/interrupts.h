@@ -13,10 +13,10 @@
  * then the unit has logged the fault. Needs the big lock. */
 bool umbra_interrupt_deliver(UmbraUnit* unit, uint16_t source, uint64_t address, uint32_t data);
 
-/* Sets *remapped to the outcome of a message of `source`. False if the message would be blocked;
- * nothing is logged. For routes that are set up ahead of the interrupt. Needs the big lock. */
-bool umbra_interrupt_route(const UmbraUnit* unit, uint16_t source, const MSIMessage* message,
-                           MSIMessage* remapped);
+/* The outcome of a message of `source`, for a route that is set up ahead of the interrupt. A
+ * message that would be blocked becomes one that reaches no CPU; nothing is logged. Needs the big
+ * lock. */
+MSIMessage umbra_interrupt_route(const UmbraUnit* unit, uint16_t source, const MSIMessage* message);
 
 /* Delivers a message as it is, from any thread: at once if the caller has the big lock, else soon
  * after, from the main loop. */

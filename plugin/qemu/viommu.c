@@ -115,7 +115,8 @@ static const MemoryRegionOps registers_ops = {
 /* ---- Interrupt routes ---- */
 
 /* KVM asks for the outcome when it makes or refreshes a route (an irqfd, or a pin of the I/O APIC,
- * which comes without a source-id). */
+ * which comes without a source-id). An error would leave the route in force that was good before,
+ * and ends QEMU where a device unmasks a vector (msix_fire_vector_notifier()). */
 static int int_remap(X86IOMMUState* iommu, MSIMessage* message, MSIMessage* remapped,
                      uint16_t source) {
     UmbraViommu* self = UMBRA_VIOMMU(iommu);
@@ -123,7 +124,8 @@ static int int_remap(X86IOMMUState* iommu, MSIMessage* message, MSIMessage* rema
     if (source == X86_IOMMU_SID_INVALID) {
         source = umbra_topology_ioapic_source();
     }
-    return umbra_interrupt_route(self->unit, source, message, remapped) ? 0 : -EINVAL;
+    *remapped = umbra_interrupt_route(self->unit, source, message);
+    return 0;
 }
 
 /* ---- Life ---- */
