@@ -24,6 +24,8 @@ const char* describe(Trouble trouble) {
             return "the guest maps more than max-mappings allows; the rest is not mapped";
         case Trouble::table_budget:
             return "the guest has more table pages than max-tables allows; the rest is not mapped";
+        case Trouble::iova_hole:
+            return "the guest maps IOVAs that the host cannot map; the device cannot reach them";
         case Trouble::table_loop:
             return "a guest table refers to itself; it is not followed";
     }

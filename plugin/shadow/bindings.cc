@@ -110,6 +110,17 @@ bool Bindings::misses(LeafRef leaf) const {
                        [&](const HostBinding* binding) { return binding->is_missing(leaf); });
 }
 
+bool Bindings::any_hole(IovaRange range) const {
+    return std::any_of(list_.begin(), list_.end(), [&](const HostBinding* binding) {
+        return binding->holes().overlaps(range);
+    });
+}
+
+bool Bindings::any_host_hole() const {
+    return std::any_of(list_.begin(), list_.end(),
+                       [](const HostBinding* binding) { return binding->has_host_holes(); });
+}
+
 void Bindings::removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t mapped_bytes) {
     for (HostBinding* binding : list_) {
         binding->removing(leaf, mappings, mapped_bytes);

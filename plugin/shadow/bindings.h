@@ -62,6 +62,10 @@ class Bindings {
 
     // Whether any binding misses the leaf.
     [[nodiscard]] bool misses(LeafRef leaf) const;
+    // Whether any binding cannot map some of `range`.
+    [[nodiscard]] bool any_hole(IovaRange range) const;
+    // Whether any binding has something mapped around a hole of the host's own.
+    [[nodiscard]] bool any_host_hole() const;
     // HostBinding::removing() and merged() of each binding.
     void removing(LeafRef leaf, std::uint64_t mappings, std::uint64_t mapped_bytes);
     void merged(std::uint64_t before, std::uint64_t after);

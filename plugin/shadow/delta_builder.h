@@ -53,6 +53,9 @@ class DeltaBuilder {
     // Whether any binding misses any leaf that starts in `range`.
     [[nodiscard]] bool misses_any(IovaRange range);
 
+    // Whether any binding has leaves in `range` in other pieces than the domain counts.
+    [[nodiscard]] bool any_hole(IovaRange range) const { return bindings_.any_hole(range); }
+
     // ---- Leaves that go ----
 
     // The leaf `entry`, which the mirror has at `slot`, is about to leave the mirror.
@@ -205,9 +208,9 @@ class DeltaBuilder {
 
 inline bool DeltaBuilder::Joining::can_join(const HostMapping* before, const HostMapping& mapping,
                                             const RamRun& run) const {
-    // Both lie in one run of RAM: two runs can touch each other and yet move apart later. A host
-    // takes no mapping in the interrupt range: what lies there is joined among itself, so that it
-    // fails at once and takes nothing else along. No DMA reaches that range and misses a mapping.
+    // Both lie in one run of RAM: two runs can touch each other and yet move apart later. No
+    // host maps the interrupt range: what lies there is joined among itself, so that it needs no
+    // host call and cuts no other mapping in pieces.
     return before != nullptr && before->guest + before->bytes == mapping.guest &&
            before->end() == mapping.iova && before->guest >= run.first &&
            before->access == mapping.access && options.coalesce &&

@@ -155,6 +155,9 @@ void Domain::finish(SyncJob& job, std::uint64_t now_ns) {
     if (leaves_.irregular == 0) {
         log_.heal(Trouble::not_ram);
     }
+    if (!bindings_.any_host_hole()) {
+        log_.heal(Trouble::iova_hole);
+    }
     if (job.walk && ranges_.everything()) {
         heal_refusals(job);
     }

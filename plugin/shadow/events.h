@@ -20,7 +20,8 @@ enum class Trouble : std::uint8_t {
     not_ram,         // the guest maps an address that is not RAM; the leaf is not mapped
     mapping_budget,  // more leaf entries than max-mappings; leaves above the budget are not mapped
     table_budget,    // more table pages than max-tables; leaves of the other tables are not mapped
-    table_loop,      // a table is its own ancestor; the entry that leads to it is not followed
+    iova_hole,   // the guest maps IOVAs that the host cannot map; the rest of the leaf is mapped
+    table_loop,  // a table is its own ancestor; the entry that leads to it is not followed
 };
 
 struct Event {

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 
+#include "plugin/shadow/host_pieces.h"
 #include "plugin/shadow/range_list.h"
 
 namespace umbra::shadow {
@@ -49,7 +51,7 @@ IovaRange range_of(const HostMapping& mapping) {
 
 HostBinding::HostBinding(HostMapper& mapper, telemetry::HostCounters& device,
                          telemetry::HostCounters& unit)
-    : calls_(mapper, device, unit) {}
+    : calls_(mapper, device, unit), holes_(mapper.holes()) {}
 
 // ---- Coming and going ----
 
@@ -67,6 +69,7 @@ void HostBinding::join(const Mirror& mirror, const RamSnapshot& ram, TroubleLog&
 
 void HostBinding::forget() {
     calls_.lost_everything();
+    cut_.clear();
     first_pass_ = true;
     missing_.reset_to_all(*mirror_);
     apply();
@@ -78,6 +81,7 @@ void HostBinding::leave() {
     }
     const StuckUnmaps::Mappings left = calls_.stuck().mappings();
     calls_.tally().all_went_but(left.count, left.bytes);
+    cut_.clear();
     missing_.reset();
     apply();
     calls_.tally().leave();
@@ -145,6 +149,11 @@ void HostBinding::unmap_call(const Plan& plan, const UnmapCall& call) {
 
 void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
     calls_.tally().went(part.mappings, part.mapped_bytes);
+    if (!cut_.empty()) {
+        const CutMappings::Count cut = cut_.take_out(range_of(part.iova, part.bytes));
+        calls_.tally().were_not_there(cut.counted.count - cut.on_host.count,
+                                      cut.counted.bytes - cut.on_host.bytes);
+    }
     if (part.rests != 0) {
         calls_.tally().split();
     }
@@ -153,7 +162,7 @@ void HostBinding::unmapped(const Plan& plan, const UnmapPart& part) {
         if (was_missing) {
             calls_.tally().were_not_there(rest.first_of_mapping ? 1 : 0, rest.mapping.bytes);
         }
-        if (const HostResult result = map(rest.mapping); !result.ok()) {
+        if (const HostResult result = map_around_holes(rest.mapping); !result.ok()) {
             if (!was_missing) {
                 add_missing(range_of(rest.mapping), Kind::lost, result);
             }
@@ -179,6 +188,9 @@ void HostBinding::refused(const Plan& plan, const UnmapPart& part, int error) {
 
 void HostBinding::add_stuck(IovaRange range, StuckUnmaps::Mappings mappings, int error) {
     log_->report(Trouble::unmap_refused, range, error);
+    const CutMappings::Count cut = cut_.take_out(range);
+    mappings.count += cut.on_host.count - cut.counted.count;
+    mappings.bytes += cut.on_host.bytes - cut.counted.bytes;
     calls_.stuck().add(range, mappings);
 }
 
@@ -234,7 +246,30 @@ void HostBinding::map_additions(const Delta& delta, Deadline& deadline) {
     map_each(additions.subspan(done), kind, deadline);
 }
 
+std::size_t HostBinding::clear_of_holes(std::span<const HostMapping> mappings) const {
+    if (mappings.empty() || !holes_.overlaps({mappings.front().iova, mappings.back().end() - 1})) {
+        return mappings.size();
+    }
+    const auto in_hole = [this](const HostMapping& mapping) {
+        return holes_.overlaps(range_of(mapping));
+    };
+    return static_cast<std::size_t>(std::find_if(mappings.begin(), mappings.end(), in_hole) -
+                                    mappings.begin());
+}
+
 void HostBinding::map_each(std::span<const HostMapping> mappings, Kind kind, Deadline& deadline) {
+    while (!mappings.empty()) {
+        const std::size_t clear = clear_of_holes(mappings);
+        map_whole(mappings.first(clear), kind, deadline);
+        mappings = mappings.subspan(clear);
+        if (!mappings.empty()) {
+            map_in_pieces(mappings.front(), kind, deadline);
+            mappings = mappings.subspan(1);
+        }
+    }
+}
+
+void HostBinding::map_whole(std::span<const HostMapping> mappings, Kind kind, Deadline& deadline) {
     std::size_t most = kFirstMaps;
     while (!mappings.empty() && !calls_.gave_up() && !deadline.was_over()) {
         std::uint64_t bytes = 0;
@@ -257,14 +292,14 @@ void HostBinding::map_each(std::span<const HostMapping> mappings, Kind kind, Dea
     }
 }
 
-void HostBinding::map_in_pieces(const HostMapping& leaf, Kind kind, Deadline& deadline) {
+void HostBinding::map_in_pieces(const HostMapping& run, Kind kind, Deadline& deadline) {
     if (calls_.gave_up() || deadline.was_over()) {
-        pass_over(leaf, kind);
+        pass_over(run, kind);
         return;
     }
-    const HostResult result = map_pieces(mirror_->leaf_at(leaf.iova));
+    const HostResult result = map_pieces(mirror_->leaf_at(run.iova), run.bytes);
     if (!result.ok()) {
-        add_missing(range_of(leaf), kind, result);
+        add_missing(range_of(run), kind, result);
     }
     (void)deadline.is_over();
 }
@@ -301,25 +336,46 @@ bool HostBinding::map_put_off(Deadline& deadline) {
     return true;
 }
 
-HostResult HostBinding::map_pieces(LeafRef leaf) {
-    const vtd::DecodedEntry entry = decode(*mirror_, leaf);
+HostResult HostBinding::map_around_holes(const HostMapping& run) {
+    return holes_.overlaps(range_of(run)) ? map_pieces(mirror_->leaf_at(run.iova), run.bytes)
+                                          : map(run);
+}
+
+HostResult HostBinding::map_pieces(LeafRef first, std::uint64_t bytes) {
+    const vtd::DecodedEntry entry = decode(*mirror_, first);
+    const Access access = entry.access & first.table->access;
+    const IovaRange range = range_of(first.iova(), bytes);
     HostResult result = HostResult::success();
     StuckUnmaps::Mappings mapped;
-    ram_->pieces(entry.address, leaf.bytes(), entry.access & leaf.table->access,
-                 [&](const RamPiece& piece) {
-                     if (result.ok()) {
-                         result = map({leaf.iova() + piece.offset, piece.bytes, piece.host,
-                                       entry.address + piece.offset, piece.access});
-                     }
-                     if (result.ok()) {
-                         mapped.bytes += piece.bytes;
-                         ++mapped.count;
-                     }
-                 });
-    if (result.ok() || mapped.count == 0) {
+    visit_host_pieces(*ram_, holes_, range.first, bytes, entry.address, access,
+                      [&](const HostMapping& piece) {
+                          if (result.ok()) {
+                              result = map(piece);
+                          }
+                          if (result.ok()) {
+                              mapped.bytes += piece.bytes;
+                              ++mapped.count;
+                          }
+                      });
+    if (result.ok()) {
+        if (holes_.overlaps(range)) {
+            CutMappings::Count count = {{}, mapped};
+            ram_->pieces(entry.address, bytes, access, [&](const RamPiece& piece) {
+                count.counted.bytes += piece.bytes;
+                ++count.counted.count;
+            });
+            const std::optional<IovaRange> hole = holes_.host_hole_in(range);
+            cut_.add(range, count, hole.has_value());
+            if (hole) {
+                calls_.tally().iova_hole();
+                log_->report(Trouble::iova_hole, *hole, 0);
+            }
+        }
         return result;
     }
-    const IovaRange range = range_of(leaf.iova(), leaf.bytes());
+    if (mapped.count == 0) {
+        return result;
+    }
     if (const HostResult undone = calls_.take_back(range); undone.ok()) {
         calls_.tally().went(mapped.count, mapped.bytes);
     } else {
@@ -420,7 +476,8 @@ HostResult HostBinding::try_run(LeafRef first, Iova end) {
     }
     const HostMapping mapping = mapping_of(first, end);
     // Only a run of one leaf can lie in several stretches of RAM.
-    const HostResult result = mapping.bytes != 0 ? map(mapping) : map_pieces(first);
+    const HostResult result =
+        mapping.bytes != 0 ? map_around_holes(mapping) : map_pieces(first, first.bytes());
     if (result.ok()) {
         missing_.remove(range);
     }
@@ -445,11 +502,8 @@ void HostBinding::visit_mappings(const HostMapper::Visitor& visit) const {
             return;
         }
         const vtd::DecodedEntry entry = decode(*mirror_, leaf);
-        ram_->pieces(entry.address, leaf.bytes(), entry.access & leaf.table->access,
-                     [&](const RamPiece& piece) {
-                         visit({leaf.iova() + piece.offset, piece.bytes, piece.host,
-                                entry.address + piece.offset, piece.access});
-                     });
+        visit_host_pieces(*ram_, holes_, leaf.iova(), leaf.bytes(), entry.address,
+                          entry.access & leaf.table->access, visit);
     });
 }
 

@@ -3,8 +3,10 @@
 // One device's binding to its host mapper. The binding carries out the deltas of the device's
 // domain, and knows how the host's mappings differ from the domain's mirror.
 //
-//   mapped on the host = leaves of the mirror - missing + stuck
+//   mapped on the host = leaves of the mirror - holes - missing + stuck
 //
+//   holes     IOVAs that this host cannot map. A leaf, or a run, that reaches into one is mapped in
+//             pieces around it, and is as good as mapped
 //   missing   leaves that the host refused, or was not asked for yet. A device that has just
 //             come to the domain misses every leaf
 //   lost      missing leaves that had been mapped, and had to go for a moment only: the rests of a
@@ -27,9 +29,11 @@
 
 #include "counter_types.h"
 #include "plugin/shadow/clock.h"
+#include "plugin/shadow/cut_mappings.h"
 #include "plugin/shadow/delta.h"
 #include "plugin/shadow/host_calls.h"
 #include "plugin/shadow/host_mapper.h"
+#include "plugin/shadow/iova_holes.h"
 #include "plugin/shadow/mirror.h"
 #include "plugin/shadow/missing_leaves.h"
 #include "plugin/shadow/planner.h"
@@ -93,6 +97,8 @@ class HostBinding {
     [[nodiscard]] bool is_put_off(LeafRef leaf) const { return missing_.is_put_off(leaf); }
     [[nodiscard]] bool has_missing() const { return !missing_.empty(); }
     [[nodiscard]] bool has_stuck() const { return !calls_.stuck().empty(); }
+    // Whether anything is mapped around a hole of the host's own.
+    [[nodiscard]] bool has_host_holes() const { return cut_.any_host_hole(); }
     [[nodiscard]] bool is_missing(LeafRef leaf) const { return missing_.has(leaf); }
     // `leaf` is about to leave the mirror. The coming removal counts `mappings` and `mapped_bytes`
     // for the leaf. A missing leaf leaves the set of missing leaves.
@@ -110,6 +116,7 @@ class HostBinding {
         calls_.stuck().visit(visit);
     }
     [[nodiscard]] HostMapper& mapper() const { return calls_.mapper(); }
+    [[nodiscard]] const IovaHoles& holes() const { return holes_; }
 
   private:
     using Kind = MissingLeaves::Kind;
@@ -136,12 +143,19 @@ class HostBinding {
     // The host refused to map the leaves in `range`.
     void add_missing(IovaRange range, Kind kind, HostResult refusal);
     void report(const HostMapping& refused, int error);
-    // Maps all pieces of a leaf that does not lie in one stretch of RAM, or none of them.
-    HostResult map_pieces(LeafRef leaf);
+    // The same for a run that lies in one stretch of RAM and can reach into a hole.
+    HostResult map_around_holes(const HostMapping& run);
+    // Maps all pieces of the run of `bytes` from `first` on, or none of them. A run of one leaf can
+    // lie in several stretches of RAM.
+    HostResult map_pieces(LeafRef first, std::uint64_t bytes);
+    // How many of `mappings`, from the first one on, reach into no hole.
+    [[nodiscard]] std::size_t clear_of_holes(std::span<const HostMapping> mappings) const;
     void map_additions(const Delta& delta, Deadline& deadline);
-    // Each leaf is mapped or missing afterwards.
+    // Each leaf is mapped or missing afterwards. All lie in one stretch of RAM each.
     void map_each(std::span<const HostMapping> mappings, Kind kind, Deadline& deadline);
-    void map_in_pieces(const HostMapping& leaf, Kind kind, Deadline& deadline);
+    // The same for leaves that reach into no hole.
+    void map_whole(std::span<const HostMapping> mappings, Kind kind, Deadline& deadline);
+    void map_in_pieces(const HostMapping& run, Kind kind, Deadline& deadline);
     // Takes note of a map that is not tried: its leaves are missing, or put off.
     void pass_over(const HostMapping& mapping, Kind kind);
 
@@ -157,6 +171,8 @@ class HostBinding {
     void apply() { calls_.tally().apply(missing_.size()); }
 
     HostCalls calls_;
+    const IovaHoles holes_;
+    CutMappings cut_;
     MissingLeaves missing_;
     bool first_pass_ = false;      // the missing leaves were not tried yet
     bool had_bad_leaves_ = false;  // when the sync under way began

@@ -7,6 +7,7 @@
 // The shadow keeps the rules of VFIO type1v2 and iommufd:
 //   * a map never covers an IOVA at which this mapper has something live;
 //   * an unmap never bisects a mapping: a mapping made by one call is unmapped as a whole;
+//   * no map touches an IOVA that the host cannot map (iova_holes.h);
 //   * an unmap range may contain any number of mappings, and holes.
 #pragma once
 
@@ -78,6 +79,10 @@ class HostMapper {
     // Removes every mapping inside [iova, iova + bytes), and succeeds if there is none. On failure
     // some of the mappings may be left; the shadow asks again later.
     virtual HostResult unmap(Iova iova, std::uint64_t bytes) = 0;
+
+    // The IOVAs that the host cannot map for this device, besides the interrupt range. Constant,
+    // and valid, while the mapper exists.
+    [[nodiscard]] virtual std::span<const IovaRange> holes() const { return {}; }
 
     // Calls `visit` for every mapping that exists, in order of IOVA. Returns false, and visits
     // nothing, if the mapper cannot tell (the kernel has no such query).

@@ -43,6 +43,7 @@ class HostTally {
     void unmap_failure() { ++counts_.unmap.failures; }
     void unmap_retry() { ++counts_.unmap.retries; }
     void split() { ++counts_.splits; }
+    void iova_hole() { ++counts_.iova_holes; }
 
     // So many mappings, of so many bytes together, came by map calls.
     void came(std::uint64_t mappings, std::uint64_t bytes) {

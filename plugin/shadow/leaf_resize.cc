@@ -88,7 +88,7 @@ bool LeafResize::coarsen(Table& child, std::uint64_t value, const DecodedEntry& 
     const Access access = entry.access & table.access;
     if (!translates_to(child, entry.address, access) ||
         leaves_.ram.whole(entry.address, table.entry_bytes(), access).bytes == 0 ||
-        delta_.misses_any(child.range())) {
+        delta_.any_hole(child.range()) || delta_.misses_any(child.range())) {
         return false;
     }
     std::uint64_t leaves = 0;

@@ -4,8 +4,9 @@
 // table of small ones, or a table by a large leaf. If each page still leads to the same place, the
 // mirror takes the new form and the host mapping stays as it is.
 //
-// A resize is refused while any device misses a part of it. The caller then removes the old leaves
-// and adds the new ones.
+// A resize is refused while any device misses a part of it, and small leaves do not become a large
+// one where a host has a hole, which is mapped in pieces of its own. The caller then removes the
+// old leaves and adds the new ones.
 //
 // Threading: one thread at a time.
 #pragma once

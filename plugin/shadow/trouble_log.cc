@@ -25,8 +25,8 @@ Advice advice_on_map(int error) {
                     "of systemd) to the guest's memory for each passed-through device"};
         case EINVAL:
             return {"the host IOMMU's IOVA ranges",
-                    "the guest uses an IOVA that the host IOMMU reserves or cannot reach; try a "
-                    "smaller address width (aw-bits=39)"};
+                    "the guest uses an IOVA that the host IOMMU reserves or cannot reach; see the "
+                    "kernel log of the host, and /sys/kernel/iommu_groups/*/reserved_regions"};
         case EFAULT:
             return {"memory that cannot be pinned",
                     "the memory backend behind this address cannot be used for DMA"};
@@ -55,6 +55,12 @@ Advice advice_on(Trouble trouble, int error) {
             return {"max-mappings", "raise it if the guest is trusted to map that much"};
         case Trouble::table_budget:
             return {"max-tables", "raise it if the guest is trusted to map that much"};
+        case Trouble::iova_hole:
+            return {
+                "an IOVA range that the host's IOMMU cannot map",
+                "keep the guest's IOVAs out of this range: the host lists it among its reserved "
+                "regions (/sys/kernel/iommu_groups/*/reserved_regions), or it is beyond the "
+                "host's address width"};
         case Trouble::table_loop:
             return {"a table that refers to itself",
                     "the guest's page tables are broken or hostile; what they refer to is not "

@@ -16,7 +16,7 @@
 
 namespace umbra::shadow {
 
-inline constexpr std::size_t kTroubleKinds = 6;
+inline constexpr std::size_t kTroubleKinds = 7;
 
 // Limits the events of one unit to one of each kind in a pause. Without a limit, a guest could
 // cause an event with each invalidation, in as many domains as it likes.

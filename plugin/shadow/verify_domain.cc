@@ -5,6 +5,8 @@
 #include <optional>
 #include <vector>
 
+#include "plugin/shadow/host_pieces.h"
+
 namespace umbra::shadow {
 namespace {
 
@@ -25,10 +27,10 @@ class Extents {
         }
         list_.push_back(mapping);
     }
-    void add(Iova iova, std::uint64_t bytes, Gpa guest, Access access, const RamSnapshot& ram) {
-        ram.pieces(guest, bytes, access, [&](const RamPiece& piece) {
-            add({iova + piece.offset, piece.bytes, piece.host, guest + piece.offset, piece.access});
-        });
+    void add(Iova iova, std::uint64_t bytes, Gpa guest, Access access, const RamSnapshot& ram,
+             const IovaHoles& holes) {
+        visit_host_pieces(ram, holes, iova, bytes, guest, access,
+                          [this](const HostMapping& piece) { add(piece); });
     }
     [[nodiscard]] const std::vector<HostMapping>& list() const { return list_; }
 
@@ -78,10 +80,11 @@ bool same_target(const HostMapping& a, const HostMapping& b) {
 // mean far more leaves than they have entries.
 class GuestWalk {
   public:
-    GuestWalk(const GuestMemory& memory, const RamSnapshot& ram, const vtd::EntryFormat& format,
-              const Options& options)
+    GuestWalk(const GuestMemory& memory, const RamSnapshot& ram, const IovaHoles& holes,
+              const vtd::EntryFormat& format, const Options& options)
         : memory_(memory),
           ram_(ram),
+          holes_(holes),
           format_(format),
           tables_left_(options.max_tables_domain),
           leaves_left_(options.max_mappings) {}
@@ -110,7 +113,7 @@ class GuestWalk {
                     return;
                 }
                 --leaves_left_;
-                found_.add(iova, bytes, entry.address, granted, ram_);
+                found_.add(iova, bytes, entry.address, granted, ram_, holes_);
             } else if (entry.kind == Kind::table && !on_path(entry.address, level)) {
                 walk(entry.address, level - 1, iova, granted);
             }
@@ -127,6 +130,7 @@ class GuestWalk {
 
     const GuestMemory& memory_;
     const RamSnapshot& ram_;
+    const IovaHoles& holes_;
     const vtd::EntryFormat& format_;
     std::uint64_t tables_left_;
     std::uint64_t leaves_left_;
@@ -191,7 +195,7 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
     RamSnapshot ram_now;
     RamSnapshot before;
     ram_now.update(unit_.ram, before);
-    GuestWalk walk(unit_.memory, ram_now, unit_.format, unit_.options);
+    GuestWalk walk(unit_.memory, ram_now, binding.holes(), unit_.format, unit_.options);
     walk.walk(domain_.key().root, domain_.key().levels, Iova(0), Access::read_write);
     if (walk.stopped_at()) {
         result.complete = false;
@@ -208,7 +212,7 @@ void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verific
         }
         const DecodedEntry entry = mirror.entry(*leaf.table, leaf.slot);
         meant.add(leaf.iova(), leaf.bytes(), entry.address, entry.access & leaf.table->access,
-                  domain_.ram());
+                  domain_.ram(), binding.holes());
     });
     Extents has;
     const auto add = [&](const HostMapping& mapping) { has.add(mapping); };

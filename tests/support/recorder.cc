@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "tests/support/recorder.h"
 
+#include <algorithm>
 #include <cerrno>
 
 namespace umbra::host {
@@ -9,6 +10,9 @@ using shadow::HostMapping;
 using shadow::HostResult;
 
 namespace {
+
+// As every host of the x86 family has it reserved for interrupts.
+constexpr IovaRange kInterrupts = {Iova(0xfee00000), Iova(0xfeefffff)};
 
 bool well_formed(Iova iova, std::uint64_t bytes) {
     return bytes != 0 && iova.is_aligned(kPageSize) && bytes % kPageSize == 0 &&
@@ -21,6 +25,13 @@ HostResult Recorder::map(const HostMapping& mapping) {
     ++map_calls_;
     if (!well_formed(mapping.iova, mapping.bytes) || !mapping.host.is_aligned(kPageSize) ||
         !mapping.guest.is_aligned(kPageSize) || mapping.access == Access::none) {
+        ++violations_;
+        return HostResult::failure(EINVAL);
+    }
+    const IovaRange range = {mapping.iova, mapping.end() - 1};
+    if (range.overlaps(kInterrupts) ||
+        std::any_of(host_holes.begin(), host_holes.end(),
+                    [&](IovaRange hole) { return hole.overlaps(range); })) {
         ++violations_;
         return HostResult::failure(EINVAL);
     }

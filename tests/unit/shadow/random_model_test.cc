@@ -29,10 +29,12 @@ using vtd::level_span;
 
 constexpr std::uint64_t kRegionBytes = level_span(2);
 constexpr unsigned kRegionPages = 512;
-// Regions of 2 MiB: three in a row, two across a 1 GiB boundary, and the last one there is.
-constexpr std::array<Iova, 6> kRegions = {Iova(0),           Iova(0x20'0000),
-                                          Iova(0x40'0000),   Iova(0x3fe0'0000),
-                                          Iova(0x4000'0000), Iova(0xffff'ffe0'0000)};
+// Regions of 2 MiB: three in a row, two across a 1 GiB boundary, that of the interrupt range, and
+// the last one there is.
+constexpr std::array<Iova, 7> kRegions = {
+    Iova(0),           Iova(0x20'0000),   Iova(0x40'0000),       Iova(0x3fe0'0000),
+    Iova(0x4000'0000), Iova(0xfee0'0000), Iova(0xffff'ffe0'0000)};
+constexpr IovaRange kInterrupts = {Iova(0xfee0'0000), Iova(0xfeef'ffff)};
 constexpr unsigned kPages = kRegions.size() * kRegionPages;
 constexpr DomainId kDomain{7};
 
@@ -127,6 +129,12 @@ class Model {
                 std::make_unique<FakeDevice>(SourceId(0, static_cast<std::uint8_t>(8 * (i + 1)))));
             FakeDevice& device = *devices_.back();
             host::Recorder& recorder = device.recorder;
+            if (i % 2 == 1) {
+                // In the middle of a region, across two, and around the interrupt range.
+                recorder.host_holes = {{Iova(0x4'3000), Iova(0x5'6fff)},
+                                       {Iova(0x3f'0000), Iova(0x41'0fff)},
+                                       {Iova(0xfede'0000), Iova(0xfef8'0fff)}};
+            }
             recorder.on_unmapped = [this, &device](const shadow::HostMapping& mapping) {
                 gone_.push_back({&device, mapping});
             };
@@ -580,6 +588,13 @@ class Model {
         }
     }
 
+    [[nodiscard]] static bool in_hole(const FakeDevice& device, Iova iova) {
+        const std::vector<IovaRange>& holes = device.recorder.host_holes;
+        return kInterrupts.contains(iova) ||
+               std::any_of(holes.begin(), holes.end(),
+                           [&](IovaRange hole) { return hole.contains(iova); });
+    }
+
     void check(const FakeDevice& device, IovaRange range) {
         for (const Iova region : kRegions) {
             const Iova first = std::max(range.first, region);
@@ -591,7 +606,8 @@ class Model {
             Iova at = first;
             const auto expect = [&](Iova until, const shadow::HostMapping* mapping) {
                 for (; at < until; at = at + kPageSize) {
-                    const FakeRamMap::Target wanted = tables_.walk(at);
+                    const FakeRamMap::Target wanted =
+                        in_hole(device, at) ? FakeRamMap::Target{} : tables_.walk(at);
                     const FakeRamMap::Target found =
                         mapping == nullptr
                             ? FakeRamMap::Target{}

@@ -51,15 +51,11 @@ std::vector<NamedNumber> counts_of(SyncCounters& sync) {
 }
 
 std::vector<NamedNumber> counts_of(HostCounters& host) {
-    return {{"calls", &host.map.calls},
-            {"bytes", &host.map.bytes},
-            {"failures", &host.map.failures},
-            {"retries", &host.map.retries},
-            {"calls", &host.unmap.calls},
-            {"bytes", &host.unmap.bytes},
-            {"failures", &host.unmap.failures},
-            {"retries", &host.unmap.retries},
-            {"splits", &host.splits}};
+    return {{"calls", &host.map.calls},         {"bytes", &host.map.bytes},
+            {"failures", &host.map.failures},   {"retries", &host.map.retries},
+            {"calls", &host.unmap.calls},       {"bytes", &host.unmap.bytes},
+            {"failures", &host.unmap.failures}, {"retries", &host.unmap.retries},
+            {"splits", &host.splits},           {"iova-holes", &host.iova_holes}};
 }
 
 std::vector<NamedCounter> counts_of(atomic::UnitCounters& unit) {
