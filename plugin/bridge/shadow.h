@@ -33,6 +33,12 @@ typedef struct UmbraHostMapping {
     uint8_t access; /* UMBRA_ACCESS_* (requests.h) */
 } UmbraHostMapping;
 
+/* IOVAs `first` to `last`, both included. */
+typedef struct UmbraIovaRange {
+    uint64_t first;
+    uint64_t last;
+} UmbraIovaRange;
+
 /* Where the mappings of one device go, as functions of QEMU's side. The rules for maps and unmaps
  * are those of shadow::HostMapper. [BQL] for all; none may call the shadow. */
 typedef struct UmbraHostMapper {
@@ -47,6 +53,10 @@ typedef struct UmbraHostMapper {
     /* The mode has changed, or the device was added. Under another mode than `translated` nothing
      * is mapped any more, and under `translated` nothing is mapped yet (shadow::Device). */
     void (*set_mode)(void* opaque, UmbraDmaMode mode);
+    /* The IOVAs that the host can map, in any order, copied when the device is added. With a count
+     * of 0 nobody knows of any limit. */
+    const UmbraIovaRange* usable;
+    size_t usable_count;
 } UmbraHostMapper;
 
 /* A device in the shadow. */

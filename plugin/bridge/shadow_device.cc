@@ -4,9 +4,12 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 
 #include "plugin/bridge/convert.h"
 
+using umbra::Iova;
+using umbra::IovaRange;
 using umbra::bridge::to_c;
 using umbra::shadow::DmaMode;
 using umbra::shadow::HostMapping;
@@ -19,7 +22,32 @@ HostResult result_of(int error) {
     return error == 0 ? HostResult::success() : HostResult::failure(error);
 }
 
+// What lies beside `usable`; nothing if that is empty.
+std::vector<IovaRange> holes_beside(std::span<const UmbraIovaRange> usable) {
+    std::vector<UmbraIovaRange> ranges(usable.begin(), usable.end());
+    std::sort(ranges.begin(), ranges.end(),
+              [](const UmbraIovaRange& a, const UmbraIovaRange& b) { return a.first < b.first; });
+    std::vector<IovaRange> holes;
+    std::uint64_t next = 0;  // the first IOVA after the ranges so far
+    for (const UmbraIovaRange& range : ranges) {
+        if (range.first > next) {
+            holes.push_back({Iova(next), Iova(range.first - 1)});
+        }
+        if (range.last == ~std::uint64_t{0}) {
+            return holes;
+        }
+        next = std::max(next, range.last + 1);
+    }
+    if (next != 0) {
+        holes.push_back({Iova(next), IovaRange::everything().last});
+    }
+    return holes;
+}
+
 }  // namespace
+
+UmbraShadowDevice::UmbraShadowDevice(const UmbraHostMapper& mapper)
+    : mapper_(mapper), holes_(holes_beside({mapper.usable, mapper.usable_count})) {}
 
 umbra::SourceId UmbraShadowDevice::source_id() const {
     return umbra::SourceId(mapper_.source(mapper_.opaque));

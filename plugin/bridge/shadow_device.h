@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "plugin/bridge/shadow.h"
 #include "plugin/shadow/device.h"
@@ -14,7 +15,7 @@
 // Threading: as shadow::HostMapper.
 struct UmbraShadowDevice final : public umbra::shadow::Device, public umbra::shadow::HostMapper {
   public:
-    explicit UmbraShadowDevice(const UmbraHostMapper& mapper) : mapper_(mapper) {}
+    explicit UmbraShadowDevice(const UmbraHostMapper& mapper);
 
     [[nodiscard]] umbra::SourceId source_id() const override;
     [[nodiscard]] umbra::shadow::HostMapper* mapper() override { return this; }
@@ -24,7 +25,9 @@ struct UmbraShadowDevice final : public umbra::shadow::Device, public umbra::sha
     umbra::shadow::MapProgress map_all(
         std::span<const umbra::shadow::HostMapping> mappings) override;
     umbra::shadow::HostResult unmap(umbra::Iova iova, std::uint64_t bytes) override;
+    [[nodiscard]] std::span<const umbra::IovaRange> holes() const override { return holes_; }
 
   private:
     const UmbraHostMapper mapper_;
+    const std::vector<umbra::IovaRange> holes_;
 };

@@ -14,12 +14,23 @@
 
 struct UmbraProbeContainer;
 
+/* What the host of the container can map, besides its interrupt range. */
+struct UmbraProbeHost {
+    uint8_t address_width; /* bits, 1 to 64 */
+    uint64_t hole_first;   /* IOVAs that the host reserves; 0 bytes: none */
+    uint64_t hole_bytes;
+};
+
+/* Whether the width is one, and the hole lies within it. */
+bool umbra_probe_host_exists(const struct UmbraProbeHost* host);
+
 /* Registers nothing in a QEMU without VFIO. */
 void umbra_probe_container_register_types(void);
 
-/* NULL with an error in a QEMU without VFIO. `listener` has rules, is off, and outlives the
- * container, which is its container from here on. */
+/* NULL with an error in a QEMU without VFIO. `*host` is copied. `listener` has rules, is off, and
+ * outlives the container, which is its container from here on. */
 struct UmbraProbeContainer* umbra_probe_container_new(struct UmbraProbeListener* listener,
+                                                      const struct UmbraProbeHost* host,
                                                       Error** errp);
 /* Offers the container to the vIOMMU, after its listener has started, as VFIO does. */
 bool umbra_probe_container_attach(struct UmbraProbeContainer* container, PCIDevice* device,

@@ -50,6 +50,7 @@ struct UmbraProbe {
     bool rules_property;
     bool unmaps_only_property;
     bool container_property;
+    struct UmbraProbeHost host_property;
     uint32_t entry_limit_property;
 };
 
@@ -316,7 +317,7 @@ static bool start_listening(UmbraProbe* probe, Error** errp) {
         return true;
     }
     if (probe->container_property) {
-        probe->container = umbra_probe_container_new(listener, errp);
+        probe->container = umbra_probe_container_new(listener, &probe->host_property, errp);
         if (probe->container == NULL) {
             return false;
         }
@@ -337,6 +338,10 @@ static void probe_realize(PCIDevice* pci, Error** errp) {
     if (probe->entry_limit_property == 0 || probe->entry_limit_property > ENTRY_LIMIT_MAX) {
         error_setg(errp, "dma-entry-limit must be 1 to %" PRIu64 ", not %" PRIu32,
                    (uint64_t)ENTRY_LIMIT_MAX, probe->entry_limit_property);
+        return;
+    }
+    if (!umbra_probe_host_exists(&probe->host_property)) {
+        error_setg(errp, "host-aw-bits must be 1 to 64, and a hole must lie within that width");
         return;
     }
     if (msi_init(pci, 0, UMBRA_PROBE_MSI_VECTORS, true, true, errp) != 0) {
@@ -389,6 +394,10 @@ static const Property probe_properties[] = {
     DEFINE_PROP_BOOL("vfio-rules", UmbraProbe, rules_property, true),
     DEFINE_PROP_BOOL("unmaps-only", UmbraProbe, unmaps_only_property, false),
     DEFINE_PROP_BOOL("container", UmbraProbe, container_property, false),
+    DEFINE_PROP_UINT8("host-aw-bits", UmbraProbe, host_property.address_width,
+                      HOST_IOMMU_DEVICE_CAP_AW_BITS_MAX),
+    DEFINE_PROP_UINT64("host-hole", UmbraProbe, host_property.hole_first, 0),
+    DEFINE_PROP_UINT64("host-hole-bytes", UmbraProbe, host_property.hole_bytes, 0),
     DEFINE_PROP_UINT32("dma-entry-limit", UmbraProbe, entry_limit_property, ENTRY_LIMIT_DEFAULT),
 };
 
@@ -449,6 +458,14 @@ static void probe_class_init(ObjectClass* class, UmbraClassData* data) {
     object_class_property_set_description(
         class, "container",
         "While listening, offer the vIOMMU a VFIO container to fill; its mappings lead to offsets in the machine's RAM");
+    object_class_property_set_description(
+        class, "host-aw-bits", "Width of the IOVAs that the container's host takes, in bits");
+    object_class_property_set_description(
+        class, "host-hole",
+        "First IOVA of host-hole-bytes that the container's host reserves, and that the vIOMMU is told of");
+    object_class_property_set_description(
+        class, "host-hole-bytes",
+        "Size of the host's hole; every host refuses maps of the interrupt range besides");
     object_class_property_add_bool(class, "refuse-maps", get_refuse_maps, set_refuse_maps);
     object_class_property_set_description(
         class, "refuse-maps",

@@ -8,6 +8,7 @@
 #include "plugin/bridge/requests.h"
 #include "plugin/qemu/iommu_notify.h"
 #include "qapi/error.h"
+#include "qemu/range.h"
 
 /* A container that the shadow fills. */
 typedef struct UmbraVfioMapper {
@@ -99,15 +100,39 @@ static Error* block_migration(const PCIDevice* device, Error** errp) {
     return migrate_add_blocker(&blocker, errp) == 0 ? blocker : NULL;
 }
 
+/* The IOVAs that the host can map; empty if it does not say. The caller frees the array. */
+static GArray* usable_ranges(HostIOMMUDevice* host_device) {
+    const HostIOMMUDeviceClass* host_class = HOST_IOMMU_DEVICE_GET_CLASS(host_device);
+    GList* list =
+        host_class->get_iova_ranges != NULL ? host_class->get_iova_ranges(host_device) : NULL;
+    GArray* usable = g_array_new(false, false, sizeof(UmbraIovaRange));
+
+    for (GList* link = list; link != NULL; link = link->next) {
+        Range* range = link->data;
+        UmbraIovaRange next;
+
+        if (range_is_empty(range)) {
+            continue;
+        }
+        next = (UmbraIovaRange){.first = range_lob(range), .last = range_upb(range)};
+        g_array_append_val(usable, next);
+    }
+    g_list_free_full(list, g_free);
+    return usable;
+}
+
 static UmbraVfioMapper* add_container(UmbraDeviceSpace* space, UmbraVfioContainer* container,
-                                      Error* blocker) {
+                                      HostIOMMUDevice* host_device, Error* blocker) {
     UmbraVfioMapper* self = g_new0(UmbraVfioMapper, 1);
+    g_autoptr(GArray) usable = usable_ranges(host_device);
     const UmbraHostMapper functions = {
         .opaque = self,
         .source = container_source,
         .map = container_map,
         .unmap = container_unmap,
         .set_mode = container_set_mode,
+        .usable = (const UmbraIovaRange*)(const void*)usable->data,
+        .usable_count = usable->len,
     };
 
     self->space = space;
@@ -162,8 +187,12 @@ bool umbra_vfio_container_attach(UmbraDeviceSpace* space, const PCIDevice* devic
         return false;
     }
     if ((unsigned)width < space->context->address_width) {
-        error_setg(errp, "the host's IOMMU takes addresses of %d bits: start umbra-viommu with %s",
-                   width, width >= 39 ? "aw-bits=39" : "another host");
+        error_setg(
+            errp,
+            "the host's IOMMU takes addresses of %d bits, and umbra-viommu has aw-bits=%u: %s",
+            width, space->context->address_width,
+            width >= 39 ? "start it with aw-bits=39"
+                        : "no smaller width than 39 exists, so this host cannot be used");
         return false;
     }
     mapper = find_container(space, container);
@@ -176,7 +205,7 @@ bool umbra_vfio_container_attach(UmbraDeviceSpace* space, const PCIDevice* devic
         if (space->shadow != NULL) {
             empty_container(space, container);
         }
-        mapper = add_container(space, container, blocker);
+        mapper = add_container(space, container, host_device, blocker);
     }
     mapper->devices = g_slist_prepend(mapper->devices, (gpointer)device);
     return true;

@@ -201,6 +201,8 @@ class BridgeMachine {
                 [](void* opaque, UmbraDmaMode mode) {
                     self(opaque).note("mode " + std::to_string(mode));
                 },
+            .usable = nullptr,
+            .usable_count = 0,
         };
     }
 

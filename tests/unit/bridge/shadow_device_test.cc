@@ -25,6 +25,8 @@ class Host {
             .map = map,
             .unmap = [](void*, uint64_t, uint64_t) { return 0; },
             .set_mode = [](void*, UmbraDmaMode) {},
+            .usable = nullptr,
+            .usable_count = 0,
         };
     }
 
@@ -104,6 +106,28 @@ TEST(ShadowDeviceMaps, OneMappingIsOneCall) {
     EXPECT_TRUE(device.map(mappings(1).front()).ok());
     EXPECT_EQ(device.map(mappings(1).front()).error(), ENOSPC);
     EXPECT_EQ(host.calls, 2U);
+}
+
+std::vector<IovaRange> holes_with(const std::vector<UmbraIovaRange>& usable) {
+    Host host;
+    UmbraHostMapper mapper = host.mapper();
+    mapper.usable = usable.data();
+    mapper.usable_count = usable.size();
+    const UmbraShadowDevice device(mapper);
+    return {device.holes().begin(), device.holes().end()};
+}
+
+TEST(ShadowDeviceHoles, LieBesideWhatTheHostCanMap) {
+    constexpr std::uint64_t kLast = ~std::uint64_t{0};
+    EXPECT_TRUE(holes_with({}).empty()) << "a host that does not say";
+    EXPECT_TRUE(holes_with({{0, kLast}}).empty());
+    EXPECT_EQ(holes_with({{0, 0x7f'ffff'ffff}}),
+              (std::vector<IovaRange>{{Iova(0x80'0000'0000), Iova(kLast)}}));
+    EXPECT_EQ(holes_with({{0xfef0'0000, 0x1'ffff'ffff}, {0x1000, 0xfedf'ffff}, {0x2000, 0x2fff}}),
+              (std::vector<IovaRange>{{Iova(0), Iova(0xfff)},
+                                      {Iova(0xfee0'0000), Iova(0xfeef'ffff)},
+                                      {Iova(0x2'0000'0000), Iova(kLast)}}));
+    EXPECT_EQ(holes_with({{0x1000, kLast}}), (std::vector<IovaRange>{{Iova(0), Iova(0xfff)}}));
 }
 
 }  // namespace
