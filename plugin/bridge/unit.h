@@ -67,6 +67,9 @@ const char* umbra_unit_properties_error(const UmbraUnitProperties* properties) U
 UmbraUnit* umbra_unit_new(const UmbraUnitProperties* properties, const UmbraShadowOptions* options,
                           const UmbraPlatform* platform) UMBRA_NOEXCEPT;
 void umbra_unit_free(UmbraUnit* unit) UMBRA_NOEXCEPT;
+/* The unit offers addresses of `width` bits (39 or 48) from here on. Only before the guest runs and
+ * before state is loaded. [BQL] */
+void umbra_unit_set_address_width(UmbraUnit* unit, unsigned width) UMBRA_NOEXCEPT;
 
 /* ---- Registers ---- */
 

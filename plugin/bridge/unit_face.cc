@@ -37,6 +37,10 @@ void umbra_unit_free(UmbraUnit* unit) noexcept {
     const std::unique_ptr<UmbraUnit> owned(unit);
 }
 
+void umbra_unit_set_address_width(UmbraUnit* unit, unsigned width) noexcept {
+    unit->unit.set_address_width(width);
+}
+
 UmbraRamMap* umbra_unit_swap_ram_map(UmbraUnit* unit, UmbraRamMap* map) noexcept {
     UmbraRamMap* previous = unit->memory.swap(map);
     // Host memory that went away must not stay mapped for a device.

@@ -67,6 +67,9 @@ typedef enum UmbraListening {
 typedef struct UmbraSpaceContext {
     UmbraUnit* unit;
     unsigned address_width; /* of IOVAs, in bits */
+    /* aw-bits=auto, and the guest has not seen the unit: a narrower host makes the unit narrower.
+     */
+    bool address_width_open;
     bool caching_mode;
     bool device_iotlb;
     unsigned unmap_listeners; /* spaces that may have one (unmap_listeners.h) */

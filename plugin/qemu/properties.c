@@ -62,6 +62,55 @@ typedef struct PropertyRow {
     const char* help;
 } PropertyRow;
 
+#define ADDRESS_WIDTH_AUTO "auto"
+
+/* A number, or "auto". */
+static void get_address_width(Object* object, Visitor* visitor, const char* name, void* opaque,
+                              Error** errp) {
+    uint8_t width = *(uint8_t*)object_field_prop_ptr(object, opaque);
+    char text[] = ADDRESS_WIDTH_AUTO;
+    char* words = text;
+
+    if (width == 0) {
+        visit_type_str(visitor, name, &words, errp);
+    } else {
+        visit_type_uint8(visitor, name, &width, errp);
+    }
+}
+
+static void set_address_width(Object* object, Visitor* visitor, const char* name, void* opaque,
+                              Error** errp) {
+    uint8_t* width = object_field_prop_ptr(object, opaque);
+    g_autofree char* words = NULL;
+    uint8_t number;
+
+    if (visit_type_uint8(visitor, name, &number, NULL)) {
+        if (number == 39 || number == 48) {
+            *width = number;
+            return;
+        }
+    } else if (visit_type_str(visitor, name, &words, NULL) &&
+               g_str_equal(words, ADDRESS_WIDTH_AUTO)) {
+        *width = 0;
+        return;
+    }
+    error_setg(errp, "this %s is not supported: use 39, 48 or " ADDRESS_WIDTH_AUTO, name);
+}
+
+static void set_default_address_width(ObjectProperty* property, const Property* unused) {
+    object_property_set_default_str(property, ADDRESS_WIDTH_AUTO);
+}
+
+static const PropertyInfo address_width_info = {
+    .type = "39|48|" ADDRESS_WIDTH_AUTO,
+    .get = get_address_width,
+    .set = set_address_width,
+    .set_default_value = set_default_address_width,
+};
+
+#define DEFINE_PROP_ADDRESS_WIDTH(name, state, field) \
+    DEFINE_PROP(name, state, field, address_width_info, uint8_t, .set_default = true)
+
 #define OWN(type, name, field, ...) \
     .property = DEFINE_PROP_##type(name, UmbraProperties, field __VA_OPT__(, ) __VA_ARGS__)
 #define INHERITED(name_) .property = {.name = (name_)}
@@ -70,8 +119,8 @@ typedef struct PropertyRow {
 static const PropertyRow rows[] = {
     {OWN(BOOL, "caching-mode", caching_mode, true), "on|off", NULL,
      "The guest must invalidate after every change of its tables (CAP.CM); pass-through needs this"},
-    {OWN(UINT8, "aw-bits", address_width, UMBRA_DEFAULT_ADDRESS_WIDTH), "39|48", NULL,
-     "Width of I/O virtual addresses: with 39 tables have three levels, with 48 three or four"},
+    {OWN(ADDRESS_WIDTH, "aw-bits", address_width), "39|48|auto", NULL,
+     "Width of I/O virtual addresses: with 39 tables have three levels, with 48 three or four; auto is 48 unless a host of a passed-through device is narrower when the machine starts"},
     {INHERITED("intremap"), "on|off|auto", NULL,
      "Remap interrupts; auto is on unless KVM has the whole interrupt controller (kernel-irqchip=on)"},
     {OWN(ON_OFF_AUTO, "eim", extended_interrupt_mode, ON_OFF_AUTO_AUTO), "on|off|auto", NULL,
@@ -180,13 +229,10 @@ bool umbra_properties_of_unit(const UmbraProperties* properties, X86IOMMUState* 
                               UmbraUnitProperties* unit, Error** errp) {
     const char* problem;
 
-    if (properties->address_width != 39 && properties->address_width != 48) {
-        error_setg(errp, "aw-bits=%u is not supported: use 39 or 48", properties->address_width);
-        return false;
-    }
     *unit = (UmbraUnitProperties){
         .caching_mode = properties->caching_mode,
-        .address_width = properties->address_width,
+        .address_width = properties->address_width != 0 ? properties->address_width
+                                                        : UMBRA_DEFAULT_ADDRESS_WIDTH,
         .host_address_width = umbra_machine_address_width(),
         .interrupt_remapping = x86_iommu_ir_supported(iommu),
         .pass_through = iommu->pt_supported,

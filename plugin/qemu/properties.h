@@ -19,7 +19,7 @@
 typedef struct UmbraProperties {
     bool caching_mode;
     bool snoop_control;
-    uint8_t address_width;
+    uint8_t address_width; /* 0: auto, what all hosts present allow when the machine starts */
     OnOffAuto extended_interrupt_mode;
     bool coalesce;
     bool stop_on_map_error;

@@ -6,6 +6,7 @@
 #include "hw/pci/pci.h"
 #include "migration/blocker.h"
 #include "plugin/bridge/requests.h"
+#include "plugin/bridge/unit.h"
 #include "plugin/qemu/iommu_notify.h"
 #include "qapi/error.h"
 #include "qemu/range.h"
@@ -164,6 +165,18 @@ static UmbraVfioMapper* find_container(UmbraDeviceSpace* space, UmbraVfioContain
     return NULL;
 }
 
+/* False if the host takes fewer bits than the unit offers. */
+static bool fit_address_width(UmbraSpaceContext* context, unsigned host_width) {
+    enum { NARROWEST = 39 };
+
+    if (host_width < context->address_width && host_width >= NARROWEST &&
+        context->address_width_open) {
+        context->address_width = NARROWEST;
+        umbra_unit_set_address_width(context->unit, NARROWEST);
+    }
+    return host_width >= context->address_width;
+}
+
 bool umbra_vfio_container_attach(UmbraDeviceSpace* space, const PCIDevice* device,
                                  HostIOMMUDevice* host_device, Error** errp) {
     UmbraVfioMapper* mapper;
@@ -186,7 +199,7 @@ bool umbra_vfio_container_attach(UmbraDeviceSpace* space, const PCIDevice* devic
     if (width < 0) {
         return false;
     }
-    if ((unsigned)width < space->context->address_width) {
+    if (!fit_address_width(space->context, (unsigned)width)) {
         error_setg(
             errp,
             "the host's IOMMU takes addresses of %d bits, and umbra-viommu has aw-bits=%u: %s",

@@ -130,12 +130,19 @@ static int int_remap(X86IOMMUState* iommu, MSIMessage* message, MSIMessage* rema
 
 /* ---- Life ---- */
 
+/* The guest is about to see the unit, or the state of one: aw-bits stays as it is. */
+static void settle_address_width(UmbraViommu* self) {
+    self->topology.context.address_width_open = false;
+    self->properties.address_width = (uint8_t)self->topology.context.address_width;
+}
+
 /* When state is loaded, the unit gets its tables back before bridges get their bus numbers, and the
  * view of a device behind a bridge depends on both. Both are in place when the machine goes on. */
 static void run_state_changed(void* opaque, bool running, RunState state) {
     UmbraViommu* self = opaque;
 
     if (running) {
+        settle_address_width(self);
         umbra_topology_update(&self->topology);
         self->platform.going_on = true;
         umbra_unit_machine_goes_on(self->unit);
@@ -206,6 +213,7 @@ static void unit_realize(DeviceState* device, Error** errp) {
     sysbus_mmio_map(SYS_BUS_DEVICE(self), 0, REGISTER_BASE);
 
     umbra_topology_start(&self->topology, OBJECT(self), self->unit, &properties);
+    self->topology.context.address_width_open = self->properties.address_width == 0;
     umbra_device_refusal_start(&properties);
     umbra_machine_check_when_complete();
     qemu_add_vm_change_state_handler(run_state_changed, self);
@@ -237,10 +245,11 @@ static int pre_save(void* opaque) {
 static int post_load(void* opaque, int version) {
     UmbraViommu* self = opaque;
 
+    settle_address_width(self);
     if (!umbra_unit_restore(self->unit, &self->saved)) {
         error_report(
             TYPE_UMBRA_VIOMMU
-            ": the saved state does not come from a unit with these properties; start QEMU with those of the source");
+            ": the saved state does not come from a unit with these properties; start QEMU with those of the source, and aw-bits with its number, which aw-bits=auto takes from the host's devices");
         return -EINVAL;
     }
     return 0;

@@ -58,7 +58,7 @@ struct ContextRules {
     bool device_iotlb = false;  // ECAP.DT
 };
 
-// Stateless but for its parameters; safe to use from any thread.
+// Stateless but for its parameters; look-ups are safe from any thread.
 class ContextTables {
   public:
     // `memory` outlives the object.
@@ -70,6 +70,9 @@ class ContextTables {
     // Reasons: root_table_inaccessible, root_not_present, root_reserved,
     // context_table_inaccessible, context_not_present, context_reserved, invalid_context.
     [[nodiscard]] ContextLookup lookup(Gpa root_table, SourceId source) const;
+
+    // Before any look-up.
+    void set_rules(ContextRules rules) { rules_ = rules; }
 
   private:
     const GuestMemory& memory_;

@@ -20,6 +20,10 @@ using spec::low_word;
 }  // namespace
 
 RegisterFile::RegisterFile(const Capabilities& capabilities) {
+    set_capabilities(capabilities);
+}
+
+void RegisterFile::set_capabilities(const Capabilities& capabilities) {
     for (const RegisterRow& row : registers_of(capabilities)) {
         set_rules(words_.at(index_of(row.offset)), row, low_word);
         if (row.bytes == 8) {

@@ -32,6 +32,8 @@ class RegisterFile {
 
     // Every register at its power-on value.
     void reset();
+    // The same for a unit with other capabilities. Before software has read any register.
+    void set_capabilities(const Capabilities& capabilities);
 
     // ---- Accesses by software ----
 

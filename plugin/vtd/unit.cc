@@ -10,6 +10,13 @@ namespace {
 // Offset of the upper half of a 64-bit register, in bytes.
 constexpr std::uint32_t kUpperWord = 4;
 
+ContextRules rules_of(const UnitProperties& properties) {
+    return {.host_address_width = properties.host_address_width,
+            .max_levels = properties.address_width == 48 ? 4U : 3U,
+            .pass_through = properties.pass_through,
+            .device_iotlb = properties.device_iotlb};
+}
+
 }  // namespace
 
 Unit::Unit(const UnitProperties& properties, Ports ports)
@@ -17,10 +24,7 @@ Unit::Unit(const UnitProperties& properties, Ports ports)
       capabilities_(capabilities_of(properties)),
       observer_(ports.observer),
       registers_(capabilities_),
-      context_tables_(ports.memory, {.host_address_width = properties.host_address_width,
-                                     .max_levels = properties.address_width == 48 ? 4U : 3U,
-                                     .pass_through = properties.pass_through,
-                                     .device_iotlb = properties.device_iotlb}),
+      context_tables_(ports.memory, rules_of(properties)),
       second_stage_(ports.memory,
                     EntryFormat(properties.host_address_width, properties.snoop_control),
                     capabilities_.zero_length_reads()),
@@ -33,6 +37,13 @@ Unit::Unit(const UnitProperties& properties, Ports ports)
                              .invalidator = invalidator_,
                              .faults = fault_log_,
                              .counters = counters_}) {}
+
+void Unit::set_address_width(unsigned width) {
+    properties_.address_width = width;
+    capabilities_ = capabilities_of(properties_);
+    registers_.set_capabilities(capabilities_);
+    context_tables_.set_rules(rules_of(properties_));
+}
 
 // ---- Registers ----
 

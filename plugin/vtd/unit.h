@@ -79,6 +79,10 @@ class Unit {
 
     // ---- From one thread at a time (QEMU: with the big lock held) ----
 
+    // The unit offers addresses of `width` bits (39 or 48) from here on. Only before software has
+    // seen the unit, and before any DMA.
+    void set_address_width(unsigned width);
+
     // Guest access to the register at `offset` (below kRegisterSpace). `size` is 4 or 8 bytes; an
     // access of another size, an unaligned one, or one to an unknown offset reads 0 and writes
     // nothing. An 8-byte access to a pair of 4-byte registers acts on both, lower one first.

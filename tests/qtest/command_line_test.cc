@@ -59,6 +59,70 @@ TEST_F(CommandLine, AddressWidthThatIsNotOffered) {
     }
 }
 
+// Bits 21:16 of CAP: the width, minus one.
+unsigned offered_width(QtestMachine& machine) {
+    ModelDriver driver(machine);
+    return static_cast<unsigned>(driver.read64(driver::kCapability) >> 16 & 0x3f) + 1;
+}
+
+TEST_F(CommandLine, AddressWidthThatFitsTheHosts) {
+    struct Case {
+        const char* choice;
+        const char* host;
+        unsigned width;
+    };
+    for (const Case& each : {Case{"auto", "64", 48}, Case{"auto", "48", 48}, Case{"auto", "47", 39},
+                             Case{"auto", "39", 39}, Case{"39", "39", 39}, Case{"48", "48", 48}}) {
+        SCOPED_TRACE(std::string(each.choice) + ", host " + each.host);
+        MachineOptions options = umbra_with(std::string(",aw-bits=") + each.choice);
+        options.arguments = {
+            "-device", std::string("umbra-probe,listen=on,container=on,host-aw-bits=") + each.host};
+        QtestMachine machine(options);
+        EXPECT_EQ(offered_width(machine), each.width);
+        EXPECT_EQ(machine.property(kViommuPath, "aw-bits"), each.width) << "settled";
+    }
+    QtestMachine alone(umbra_with(",aw-bits=auto"));
+    EXPECT_EQ(offered_width(alone), 48U);
+}
+
+TEST_F(CommandLine, AddressWidthAboveTheHosts) {
+    MachineOptions options = umbra_with("");
+    options.arguments = {"-device", "umbra-probe,listen=on,container=on,host-aw-bits=42"};
+    expect_refused(run_refused(options), {"42 bits", "aw-bits=48", "aw-bits=39"});
+    options.viommu_properties = ",aw-bits=auto";
+    options.arguments = {"-device", "umbra-probe,listen=on,container=on,host-aw-bits=36"};
+    expect_refused(run_refused(options), {"36 bits", "aw-bits=48", "39"});
+}
+
+// The guest knows the unit as it is.
+TEST_F(CommandLine, NarrowerHostPluggedLater) {
+    MachineOptions options = umbra_with(",aw-bits=auto");
+    options.arguments = {"-device", kRootPort};
+    QtestMachine machine(options);
+    const auto plug = [&](const char* width) {
+        return machine.qmp(
+            R"({"execute": "device_add", "arguments": {"driver": "umbra-probe",)"
+            R"( "id": "late", "bus": "root-port", "listen": true, "container": true,)"
+            R"( "host-aw-bits": )" +
+            std::string(width) + "}}");
+    };
+    const std::string refused = plug("39");
+    for (const char* words : {"39 bits", "aw-bits=48", "aw-bits=39"}) {
+        EXPECT_NE(refused.find(words), std::string::npos) << refused;
+    }
+    EXPECT_EQ(offered_width(machine), 48U);
+    EXPECT_EQ(plug("48").find("error"), std::string::npos);
+}
+
+TEST_F(CommandLine, AddressWidthAsJson) {
+    for (const char* width : {"39", "\"auto\""}) {
+        QtestMachine machine({.viommu = Viommu::none,
+                              .arguments = {"-device", R"({"driver": "umbra-viommu", "aw-bits": )" +
+                                                           std::string(width) + "}"}});
+        EXPECT_TRUE(machine.runs()) << width;
+    }
+}
+
 TEST_F(CommandLine, ExtendedInterruptModeWithoutRemapping) {
     MachineOptions options = umbra_with(",eim=on");
     options.interrupt_remapping = false;
