@@ -16,6 +16,7 @@ static_assert(sizeof(UmbraUnitProperties) == sizeof(vtd::UnitProperties));
 UMBRA_SAME_FIELD(UmbraUnitProperties, vtd::UnitProperties, caching_mode);
 UMBRA_SAME_FIELD(UmbraUnitProperties, vtd::UnitProperties, address_width);
 UMBRA_SAME_FIELD(UmbraUnitProperties, vtd::UnitProperties, host_address_width);
+UMBRA_SAME_FIELD(UmbraUnitProperties, vtd::UnitProperties, dma_translation);
 UMBRA_SAME_FIELD(UmbraUnitProperties, vtd::UnitProperties, interrupt_remapping);
 UMBRA_SAME_FIELD(UmbraUnitProperties, vtd::UnitProperties, extended_interrupt_mode);
 UMBRA_SAME_FIELD(UmbraUnitProperties, vtd::UnitProperties, pass_through);

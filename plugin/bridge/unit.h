@@ -31,6 +31,7 @@ typedef struct UmbraUnitProperties {
     bool caching_mode;
     unsigned address_width;
     unsigned host_address_width;
+    bool dma_translation;
     bool interrupt_remapping;
     bool extended_interrupt_mode;
     bool pass_through;

@@ -32,11 +32,13 @@ typedef const void UmbraClassData;
 typedef void UmbraClassData;
 #endif
 
-// x86-iommu got a property dma-translation in 10.2.
+// x86-iommu got a property dma-translation in 10.2. Before that the unit has one of its own.
 #if UMBRA_QEMU_AT_LEAST(10, 2)
-#define umbra_dma_translation_wanted(x86_iommu) ((x86_iommu)->dma_translation)
+#define UMBRA_INHERITS_DMA_TRANSLATION 1
+#define umbra_dma_translation_wanted(x86_iommu, own) ((x86_iommu)->dma_translation)
 #else
-#define umbra_dma_translation_wanted(x86_iommu) true
+#define UMBRA_INHERITS_DMA_TRANSLATION 0
+#define umbra_dma_translation_wanted(x86_iommu, own) (own)
 #endif
 
 // The user's side of a character device was called CharBackend until 10.2.

@@ -62,10 +62,6 @@ bool umbra_machine_check(const X86IOMMUState* iommu, Error** errp) {
             bypassing);
         return false;
     }
-    if (!umbra_dma_translation_wanted(iommu)) {
-        error_setg(errp, TYPE_UMBRA_VIOMMU " always translates: leave dma-translation=off out");
-        return false;
-    }
     return true;
 }
 

@@ -121,6 +121,12 @@ static const PropertyRow rows[] = {
      "The guest must invalidate after every change of its tables (CAP.CM); pass-through needs this"},
     {OWN(ADDRESS_WIDTH, "aw-bits", address_width), "39|48|auto", NULL,
      "Width of I/O virtual addresses: with 39 tables have three levels, with 48 three or four; auto is 48 unless a host of a passed-through device is narrower when the machine starts"},
+#if UMBRA_INHERITS_DMA_TRANSLATION
+    {INHERITED("dma-translation"),
+#else
+    {OWN(BOOL, "dma-translation", dma_translation, true),
+#endif
+     "on|off", NULL, "Offer DMA translation; off leaves interrupt remapping alone"},
     {INHERITED("intremap"), "on|off|auto", NULL,
      "Remap interrupts; auto is on unless KVM has the whole interrupt controller (kernel-irqchip=on)"},
     {OWN(ON_OFF_AUTO, "eim", extended_interrupt_mode, ON_OFF_AUTO_AUTO), "on|off|auto", NULL,
@@ -234,6 +240,7 @@ bool umbra_properties_of_unit(const UmbraProperties* properties, X86IOMMUState* 
         .address_width = properties->address_width != 0 ? properties->address_width
                                                         : UMBRA_DEFAULT_ADDRESS_WIDTH,
         .host_address_width = umbra_machine_address_width(),
+        .dma_translation = umbra_dma_translation_wanted(iommu, properties->dma_translation),
         .interrupt_remapping = x86_iommu_ir_supported(iommu),
         .pass_through = iommu->pt_supported,
         .device_iotlb = iommu->dt_supported,

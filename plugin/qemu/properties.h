@@ -19,6 +19,7 @@
 typedef struct UmbraProperties {
     bool caching_mode;
     bool snoop_control;
+    bool dma_translation;  /* unused where x86-iommu has the property itself */
     uint8_t address_width; /* 0: auto, what all hosts present allow when the machine starts */
     OnOffAuto extended_interrupt_mode;
     bool coalesce;

@@ -32,7 +32,8 @@ constexpr std::uint32_t kPlacementUnit = 16;
 //   RWBF     0: nothing is buffered between the guest's stores and the unit's loads.
 //   PLMR     0, PHMR 0: no protected memory regions; the PMEN registers read 0.
 //   CM       as chosen.
-//   SAGAW    39 bits always, 48 bits if the address width is 48.
+//   SAGAW    39 bits always, 48 bits if the address width is 48; none without DMA translation, by
+//            which software knows that there is none.
 //   MGAW     address width minus 1.
 //   ZLR      0: an emulated device's zero-length read of a write-only page could be let through,
 //            a passed-through one's is the host IOMMU's to judge. So software must give read
@@ -51,7 +52,8 @@ constexpr std::uint32_t kPlacementUnit = 16;
 //            the unit and, through its observer, in the shadow.
 std::uint64_t build_cap(const UnitProperties& properties) {
     using Cap = spec::Capability;
-    const std::uint64_t widths = kWidth39 | (properties.address_width == 48 ? kWidth48 : 0);
+    const std::uint64_t widths =
+        properties.dma_translation ? kWidth39 | (properties.address_width == 48 ? kWidth48 : 0) : 0;
     return joined({
         Cap::Domains::place(kDomains64K),
         Cap::CachingMode::place(properties.caching_mode),
@@ -106,6 +108,10 @@ const char* UnitProperties::error() const {
     }
     if (host_address_width < 32 || host_address_width > 52) {
         return "the host address width must lie between 32 and 52 bits";
+    }
+    if (!dma_translation && !interrupt_remapping) {
+        return "dma-translation=off leaves interrupt remapping alone, and intremap is off: leave the "
+               "unit out, or start it with intremap=on";
     }
     if (extended_interrupt_mode && !interrupt_remapping) {
         return "extended interrupt mode needs interrupt remapping";

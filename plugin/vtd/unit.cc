@@ -151,6 +151,12 @@ bool Unit::restore(const SavedState& state) {
         state.next_fault_record >= spec::FaultRecord::kCount) {
         return false;
     }
+    RegisterFile restored(capabilities_);
+    restored.restore(state.registers);
+    if (!properties_.dma_translation &&
+        spec::GlobalStatus::Translation::get(restored.get<spec::GlobalStatus>())) {
+        return false;
+    }
     fault_log_.restore(state);
     queue_.restored();
     using Status = spec::GlobalStatus;

@@ -147,6 +147,9 @@ void Unit::set_root_table() {
 }
 
 void Unit::enable_translation(bool on) {
+    if (!properties_.dma_translation) {
+        return;
+    }
     TranslationState state = translation_.load(std::memory_order_relaxed);
     Global::Translation::set(pending_.set, on);
     if (!on) {

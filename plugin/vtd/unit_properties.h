@@ -16,6 +16,9 @@ struct UnitProperties {
     // Width of guest-physical addresses in bits, 32 to 52: what the DMAR table reports as Host
     // Address Width. Address bits above it are reserved in every table entry and register.
     unsigned host_address_width = 48;
+    // Whether DMA can be translated. If not, CAP.SAGAW is 0, translation cannot be switched on, and
+    // the unit is there for interrupt remapping alone.
+    bool dma_translation = true;
     bool interrupt_remapping = true;       // ECAP.IR
     bool extended_interrupt_mode = false;  // ECAP.EIM: 32-bit APIC ids; needs interrupt_remapping
     bool pass_through = true;              // ECAP.PT

@@ -239,6 +239,18 @@ TEST_F(CommandLine, DeviceTlbPluggedThatTheUnitDoesNotOffer) {
         R"( "bus": "root-port", "iommu_platform": true, "ats": false}})");
 }
 
+TEST_F(CommandLine, InterruptRemappingAlone) {
+    Rig rig(umbra_with(",dma-translation=off"), "");
+    EXPECT_EQ(rig.driver.read64(driver::kCapability) >> 8 & 0x1f, 0u) << "no address width";
+    EXPECT_FALSE(rig.driver.command(driver::kTranslationEnable));
+    EXPECT_EQ(rig.driver.read32(driver::kGlobalStatus) & driver::kTranslationEnable, 0u);
+    EXPECT_EQ(rig.probe.store(Iova(kData.value()), 7), DmaResult::ok) << "is not translated";
+
+    MachineOptions without = umbra_with(",dma-translation=off");
+    without.interrupt_remapping = false;
+    expect_refused(run_refused(without), {"dma-translation=off", "intremap"});
+}
+
 TEST_F(CommandLine, UnknownProperty) {
     expect_refused(run_refused(umbra_with(",nonsense=1")), {"nonsense"});
 }

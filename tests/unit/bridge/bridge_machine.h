@@ -40,6 +40,7 @@ class BridgeMachine {
         const UmbraUnitProperties properties = {.caching_mode = true,
                                                 .address_width = 39,
                                                 .host_address_width = 40,
+                                                .dma_translation = true,
                                                 .interrupt_remapping = true,
                                                 .extended_interrupt_mode = false,
                                                 .pass_through = true,

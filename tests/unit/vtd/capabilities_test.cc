@@ -62,6 +62,13 @@ TEST(Capabilities, PropertiesSetTheirFieldAndNoOther) {
     EXPECT_TRUE(capabilities_of(properties).extended_interrupt_mode());
 
     properties = UnitProperties();
+    properties.dma_translation = false;
+    EXPECT_EQ(capabilities_of(properties).cap, base.cap & ~(std::uint64_t{0b00110} << 8));
+    EXPECT_EQ(properties.error(), nullptr);
+    properties.interrupt_remapping = false;
+    EXPECT_NE(properties.error(), nullptr);
+
+    properties = UnitProperties();
     properties.pass_through = false;
     EXPECT_EQ(capabilities_of(properties).ecap, base.ecap & ~(std::uint64_t{1} << 6));
 

@@ -77,6 +77,24 @@ TEST_F(RegisterCommands, ReservedContextGranularityIsRefused) {
     EXPECT_EQ(unit->counters().register_commands_refused.value(), 1U);
 }
 
+// Interrupt remapping alone: software sees no address width, and cannot switch translation on.
+TEST_F(RegisterCommands, TranslationOfAUnitThatHasNone) {
+    start_translation();
+    const SavedState translating = unit->save();
+    unit = std::make_unique<Unit>(
+        UnitProperties{.dma_translation = false},
+        Unit::Ports{.memory = memory, .messages = messages, .observer = &observer});
+    EXPECT_EQ(read64(kCap) >> 8 & 0x1f, 0U);
+    command(kSrtp);
+    command(kTe);
+    EXPECT_EQ(read32(kGsts) & (kTe | kSrtp), kSrtp);
+    EXPECT_FALSE(unit->translation_enabled());
+    EXPECT_FALSE(unit->restore(translating));
+    EXPECT_FALSE(unit->translation_enabled());
+    start_remapping();
+    EXPECT_EQ(read32(kGsts) & kIre, kIre);
+}
+
 TEST_F(RegisterCommands, WithoutTheCommandBitNothingHappens) {
     write64(kCcmd, context_request(1) & ~kIcc);
     write64(iotlb_offset(), iotlb_request(1) & ~kIvt);
