@@ -119,6 +119,7 @@ void Attachments::detach(Member& member) {
         return;
     }
     member.domain->detach(*member.binding);
+    unit_.wants_retry = unit_.wants_retry || member.binding->has_stuck();
     jobs_.restart_retries(*member.domain);
     member.domain = nullptr;
     ++member.counters.detaches;
@@ -131,6 +132,14 @@ void Attachments::retry_stuck() {
             member->binding->retry_unmaps(IovaRange::everything());
         }
     }
+}
+
+std::uint64_t Attachments::trouble() const {
+    std::uint64_t sum = 0;
+    for (const auto& member : members_) {
+        sum += member->binding != nullptr ? member->binding->trouble() : 0;
+    }
+    return sum;
 }
 
 void Attachments::remove_empty_domains() {

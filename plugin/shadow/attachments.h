@@ -75,6 +75,8 @@ class Attachments {
 
     // Tries again to unmap what the host did not let go of devices that left their domain.
     void retry_stuck();
+    // How many leaves are missing and stretches stuck, with all devices together.
+    [[nodiscard]] std::uint64_t trouble() const;
 
     // ---- Domains ----
 

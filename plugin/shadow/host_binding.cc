@@ -441,7 +441,7 @@ bool HostBinding::retry(Which which, IovaRange range, MissingLeaves::Pass& pass,
         const HostResult result = try_run(first, end);
         if (result.ok()) {
             pass.failures = 0;
-        } else if (ends_pass(result, {first.iova(), end - 1}, pass)) {
+        } else if (ends_pass(which, result, {first.iova(), end - 1}, pass)) {
             missing_.give_up(which, range, pass);
             break;
         }
@@ -450,7 +450,8 @@ bool HostBinding::retry(Which which, IovaRange range, MissingLeaves::Pass& pass,
     return in_time;
 }
 
-bool HostBinding::ends_pass(HostResult refusal, IovaRange run, MissingLeaves::Pass& pass) {
+bool HostBinding::ends_pass(Which which, HostResult refusal, IovaRange run,
+                            MissingLeaves::Pass& pass) {
     switch (refusal_of(refusal.error())) {
         case Refusal::full:
             return true;
@@ -458,12 +459,12 @@ bool HostBinding::ends_pass(HostResult refusal, IovaRange run, MissingLeaves::Pa
             return ++pass.failures == kMostFailures;
         case Refusal::bad_address:
             // The first refusal of a leaf says nothing of others. Each later one is a call that was
-            // to be expected to fail.
-            if (missing_.is_bad(mirror_->leaf_at(run.first))) {
-                return ++pass.failures == kMostFailures;
+            // to be expected to fail, unless the guest has named the leaf.
+            if (!missing_.is_bad(mirror_->leaf_at(run.first))) {
+                missing_.mark_bad(run);
+                return false;
             }
-            missing_.mark_bad(run);
-            return false;
+            return which != Which::missing && ++pass.failures == kMostFailures;
     }
     return true;
 }

@@ -97,6 +97,10 @@ class HostBinding {
     [[nodiscard]] bool is_put_off(LeafRef leaf) const { return missing_.is_put_off(leaf); }
     [[nodiscard]] bool has_missing() const { return !missing_.empty(); }
     [[nodiscard]] bool has_stuck() const { return !calls_.stuck().empty(); }
+    // How many leaves are missing, and stretches stuck.
+    [[nodiscard]] std::uint64_t trouble() const {
+        return missing_.size() + calls_.stuck().stretches();
+    }
     // Whether anything is mapped around a hole of the host's own.
     [[nodiscard]] bool has_host_holes() const { return cut_.any_host_hole(); }
     [[nodiscard]] bool is_missing(LeafRef leaf) const { return missing_.has(leaf); }
@@ -163,8 +167,9 @@ class HostBinding {
 
     [[nodiscard]] bool retry(Which which, IovaRange range, MissingLeaves::Pass& pass,
                              Deadline& deadline);
-    // Whether a pass ends with the refusal of `run`.
-    [[nodiscard]] bool ends_pass(HostResult refusal, IovaRange run, MissingLeaves::Pass& pass);
+    // Whether a pass over `which` leaves ends with the refusal of `run`.
+    [[nodiscard]] bool ends_pass(Which which, HostResult refusal, IovaRange run,
+                                 MissingLeaves::Pass& pass);
     // Tries to map the run from `first` to `end`.
     HostResult try_run(LeafRef first, Iova end);
 

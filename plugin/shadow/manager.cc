@@ -105,15 +105,13 @@ unsigned Manager::retry_delay_ms() {
     if (!unit_.wants_retry || !jobs_.caught_up()) {
         return 0;
     }
-    unit_.wants_retry = false;
-    attachments_.each_domain([this](const Domain& domain) {
-        unit_.wants_retry = unit_.wants_retry || wants_retry(domain);
-    });
-    if (!unit_.wants_retry) {
+    const std::uint64_t trouble = attachments_.trouble();
+    if (trouble != trouble_) {
+        trouble_ = trouble;
         retries_ = 0;
-        return 0;
     }
-    return kFirstRetryMs << std::min(retries_, kMostDoublings);
+    unit_.wants_retry = trouble != 0;
+    return trouble == 0 ? 0 : kFirstRetryMs << std::min(retries_, kMostDoublings);
 }
 
 void Manager::retry() {
@@ -121,6 +119,7 @@ void Manager::retry() {
         return;
     }
     ++retries_;
+    attachments_.retry_stuck();
     attachments_.each_domain([this](Domain& domain) {
         if (wants_retry(domain)) {
             jobs_.add(domain, {.trigger = SyncTrigger::retry, .walk = false});

@@ -96,7 +96,8 @@ class Manager : public vtd::InvalidationObserver {
     // ---- What the host refused ----
 
     // In how many milliseconds retry() is due: from 1,000 to 64,000, longer with each call of
-    // retry(). 0 if nothing is missing and nothing is stuck, or if syncs are left to do anyway.
+    // retry() that changed nothing. 0 if nothing is missing and nothing is stuck, or if syncs are
+    // left to do anyway.
     [[nodiscard]] unsigned retry_delay_ms();
     // Puts off, for run(), a sync of each domain that misses anything or has anything stuck. The
     // cause may have gone without the guest's doing: an operator raised a limit, or another domain
@@ -156,7 +157,8 @@ class Manager : public vtd::InvalidationObserver {
     void sync_domain(DomainId id);
     void sync_pages(DomainId id, IovaRange pages);
 
-    unsigned retries_ = 0;  // since nothing was to be retried
+    unsigned retries_ = 0;       // that changed nothing
+    std::uint64_t trouble_ = 0;  // when retry_delay_ms() was last called
 
     const Options options_;
     const vtd::EntryFormat format_;

@@ -29,6 +29,7 @@ class StuckUnmaps {
     };
 
     [[nodiscard]] bool empty() const { return stretches_.empty(); }
+    [[nodiscard]] std::size_t stretches() const { return stretches_.size(); }
     // `range` is not empty; `mappings` are those that were mapped in it.
     void add(IovaRange range, Mappings mappings) { stretches_.push_back({range, mappings}); }
     void clear() { stretches_.clear(); }

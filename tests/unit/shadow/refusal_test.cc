@@ -158,10 +158,18 @@ TEST_F(RetriesOfLeaves, RefusedMapsAreTriedAgainAfterAWhile) {
     expect_mapped(first_, 0, 10);
     EXPECT_EQ(machine_.manager.retry_delay_ms(), 0U);
     EXPECT_EQ(machine_.manager.counters().sync.syncs[telemetry::SyncTrigger::retry], 11U);
-    // The next trouble is tried soon.
+    // The next trouble is tried soon, and other trouble does not wait for old trouble.
     first_.recorder.entry_limit = 5;
     tables_.map(page(100), kRam);
     invalidate(page(100));
+    EXPECT_EQ(machine_.manager.retry_delay_ms(), 1000U);
+    for (unsigned i = 0; i < 4; ++i) {
+        machine_.manager.retry();
+        finish(machine_);
+    }
+    EXPECT_EQ(machine_.manager.retry_delay_ms(), 16'000U);
+    tables_.map(page(200), kRam);
+    invalidate(page(200));
     EXPECT_EQ(machine_.manager.retry_delay_ms(), 1000U);
 }
 
@@ -190,6 +198,50 @@ TEST_F(RetriesOfLeaves, RefusedUnmapsAreTriedAgainAfterAWhile) {
     finish(machine_);
     EXPECT_EQ(first_.recorder.mappings().size(), 0U);
     EXPECT_EQ(machine_.manager.retry_delay_ms(), 0U);
+}
+
+// ---- What the guest names ----
+
+TEST_F(RetriesOfLeaves, KnownBadAddressesDoNotHideOthersThatAreNamed) {
+    first_.recorder.fail = [](bool is_map, Iova iova, std::uint64_t) {
+        return !is_map ? 0 : iova < page(80) ? EINVAL : ENOSPC;
+    };
+    tables_.map_pages(page(0), kRam, 100);
+    invalidate_domain();
+    EXPECT_EQ(host().missing_leaves, 100U);
+    first_.recorder.fail = [](bool is_map, Iova iova, std::uint64_t) {
+        return is_map && iova < page(80) ? EINVAL : 0;
+    };
+    invalidate(page(0), 7);
+    expect_mapped(first_, 80, 100);
+}
+
+TEST_F(RetriesOfLeaves, KnownBadAddressesThatAreNamedAreAllTried) {
+    bool all = true;
+    first_.recorder.fail = [&](bool is_map, Iova iova, std::uint64_t) {
+        return is_map && (all || iova < page(80)) ? EINVAL : 0;
+    };
+    tables_.map_pages(page(0), kRam, 100);
+    invalidate_domain();
+    all = false;
+    invalidate(page(0), 7);
+    invalidate(page(0), 7);
+    expect_mapped(first_, 80, 100);
+}
+
+// ---- Devices without a domain ----
+
+TEST_F(RetriesOfLeaves, UnmapsStuckWithoutADomainAreTriedAfterAWhile) {
+    tables_.map_pages(page(0), kRam, 3);
+    invalidate_domain();
+    first_.recorder.fail = [](bool is_map, Iova, std::uint64_t) { return is_map ? 0 : EBUSY; };
+    machine_.manager.translation_changed(false);
+    EXPECT_EQ(first_.recorder.mappings().size(), 3U);
+    first_.recorder.fail = nullptr;
+    EXPECT_NE(machine_.manager.retry_delay_ms(), 0U);
+    machine_.manager.retry();
+    finish(machine_);
+    EXPECT_EQ(first_.recorder.mappings().size(), 0U);
 }
 
 }  // namespace
