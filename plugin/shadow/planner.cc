@@ -1,7 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "plugin/shadow/planner.h"
 
+#include <algorithm>
+
 namespace umbra::shadow {
+namespace {
+
+// A rest of up to this size, in bytes, is one mapping. So is what lies between an end of a larger
+// rest and the next multiple of the size.
+constexpr std::uint64_t kWholeRest = std::uint64_t{64} << 10;
+
+// The size of the mapping that begins at `at`, in a rest that ends at `end`. Leaves are naturally
+// aligned, so a block never ends inside one.
+std::uint64_t block_at(Iova at, Iova end) {
+    const std::uint64_t left = end - at;
+    if (!at.is_aligned(kWholeRest) || left < kWholeRest) {
+        return std::min(left, kWholeRest - at.offset_in(kWholeRest));
+    }
+    std::uint64_t block = kWholeRest;
+    while (2 * block <= left && at.is_aligned(2 * block)) {
+        block *= 2;
+    }
+    return block;
+}
+
+}  // namespace
 
 Plan::Plan() {
     calls_.reserve(Delta::kCapacity);
@@ -57,9 +80,19 @@ void Plan::add_rest(LeafRef first, Iova end, bool first_of_mapping, UnmapPart& p
     // are joined. When RAM changes, RamFollower first maps anew those that it divides.
     const RamPiece piece = ram.whole(leaf.address, bytes, leaf.access & first.table->access);
     part.mapped_bytes += bytes;
-    rests_.push_back(
-        {{first.iova(), bytes, piece.host, leaf.address, piece.access}, first_of_mapping});
-    ++part.rests;
+    std::uint64_t offset = 0;
+    while (offset < bytes) {
+        const Iova at = first.iova() + offset;
+        const std::uint64_t length = bytes <= kWholeRest ? bytes : block_at(at, end);
+        if (offset != 0) {
+            const LeafRef begin = mirror.leaf_at(at);
+            begin.table->joined.clear(begin.slot);
+        }
+        rests_.push_back({{at, length, piece.host + offset, leaf.address + offset, piece.access},
+                          first_of_mapping && offset == 0});
+        ++part.rests;
+        offset += length;
+    }
 }
 
 void Plan::join_parts(const Mirror& mirror) {

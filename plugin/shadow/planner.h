@@ -5,7 +5,11 @@
 //   part   A removal, widened to whole host mappings. A removal can cut a mapping that was joined
 //          from several leaves. Then the part covers all of that mapping.
 //   rest   A stretch of a cut mapping that stays. It is unmapped with its part, and mapped again
-//          right after the call. That is called a split.
+//          right after the call. That is called a split. A large rest is mapped again as several
+//          mappings: naturally aligned blocks, the smaller the nearer to the cut. The guest will
+//          often cut there again, and only what shares a mapping with the next cut is away for a
+//          moment then. So a mapping of n pages that goes page by page is mapped again log n times
+//          in all, not n times, and grows into log n mappings.
 //   call   One part or several. VFIO unmaps everything inside a range in one call, with few flushes
 //          of the host's IOTLB. So parts with nothing live between them become one call.
 //
@@ -67,6 +71,7 @@ class Plan {
 
   private:
     void add_part(const Removal& removal, const Mirror& mirror, const RamSnapshot& ram);
+    // The leaves from `first` to `end` stay.
     void add_rest(LeafRef first, Iova end, bool first_of_mapping, UnmapPart& part,
                   const Mirror& mirror, const RamSnapshot& ram);
     void join_parts(const Mirror& mirror);
