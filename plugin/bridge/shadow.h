@@ -57,6 +57,8 @@ typedef struct UmbraHostMapper {
      * of 0 nobody knows of any limit. */
     const UmbraIovaRange* usable;
     size_t usable_count;
+    /* A mapping for writes alone lets reads through as well. */
+    bool write_implies_read;
 } UmbraHostMapper;
 
 /* A device in the shadow. */

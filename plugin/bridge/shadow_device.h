@@ -26,6 +26,7 @@ struct UmbraShadowDevice final : public umbra::shadow::Device, public umbra::sha
         std::span<const umbra::shadow::HostMapping> mappings) override;
     umbra::shadow::HostResult unmap(umbra::Iova iova, std::uint64_t bytes) override;
     [[nodiscard]] std::span<const umbra::IovaRange> holes() const override { return holes_; }
+    [[nodiscard]] bool write_implies_read() const override { return mapper_.write_implies_read; }
 
   private:
     const UmbraHostMapper mapper_;

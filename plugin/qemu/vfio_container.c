@@ -134,6 +134,7 @@ static UmbraVfioMapper* add_container(UmbraDeviceSpace* space, UmbraVfioContaine
         .set_mode = container_set_mode,
         .usable = (const UmbraIovaRange*)(const void*)usable->data,
         .usable_count = usable->len,
+        .write_implies_read = true, /* QEMU's VFIO knows read-only mappings and others */
     };
 
     self->space = space;

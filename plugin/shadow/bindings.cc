@@ -22,6 +22,13 @@ void Bindings::look() {
     }
 }
 
+bool Bindings::write_implies_read() const {
+    return !list_.empty() &&
+           std::all_of(list_.begin(), list_.end(), [](const HostBinding* binding) {
+               return binding->mapper().write_implies_read();
+           });
+}
+
 void Bindings::begin_once() {
     if (!begun_) {
         begun_ = true;

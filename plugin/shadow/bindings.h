@@ -43,6 +43,10 @@ class Bindings {
     [[nodiscard]] bool any_stuck() const { return any_stuck_; }
     void look();
 
+    // Whether all hosts grant reads wherever they grant writes. Where only some do, all are asked
+    // for what the guest grants.
+    [[nodiscard]] bool write_implies_read() const;
+
     // ---- Work of a job ----
 
     // A job begins. Each binding is told so before the first host call that the job makes.

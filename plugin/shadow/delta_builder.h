@@ -224,7 +224,7 @@ inline void DeltaBuilder::emit_addition(Table& table, unsigned slot,
     const std::uint64_t bytes = table.entry_bytes();
     const RamRun* run = leaves_.ram.run_around(entry.address, bytes);
     const Access allowed =
-        run != nullptr ? RamSnapshot::allowed_in(*run, entry.access & table.access) : Access::none;
+        run != nullptr ? leaves_.ram.allowed_in(*run, entry.access & table.access) : Access::none;
     if (allowed == Access::none) {
         emit_irregular(table, slot, entry);
         return;

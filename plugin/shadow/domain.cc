@@ -32,6 +32,7 @@ void Domain::attach(HostBinding& binding) {
     bindings_.add(binding);
     binding.join(leaves_.mirror, leaves_.ram, log_, counters_.host);
     bindings_.look();
+    ram_follower_.set_write_implies_read(bindings_.write_implies_read());
 }
 
 void Domain::forget(HostBinding& binding) {
@@ -43,6 +44,7 @@ void Domain::detach(HostBinding& binding) {
     bindings_.remove(binding);
     binding.leave();
     bindings_.look();
+    ram_follower_.set_write_implies_read(bindings_.write_implies_read());
     if (binding.has_stuck() && !bindings_.any_stuck()) {
         log_.forget(Trouble::unmap_refused);
     }

@@ -84,6 +84,10 @@ class HostMapper {
     // and valid, while the mapper exists.
     [[nodiscard]] virtual std::span<const IovaRange> holes() const { return {}; }
 
+    // Whether a mapping for writes alone lets reads through as well, as VFIO's do. Constant while
+    // the mapper exists.
+    [[nodiscard]] virtual bool write_implies_read() const { return false; }
+
     // Calls `visit` for every mapping that exists, in order of IOVA. Returns false, and visits
     // nothing, if the mapper cannot tell (the kernel has no such query).
     using Visitor = std::function<void(const HostMapping&)>;

@@ -77,7 +77,7 @@ inline unsigned LeafSync::add_stretch(const EntrySpan& entries, std::uint64_t va
                 break;
             }
         }
-        const Access access = RamSnapshot::allowed_in(*run, entry.access & table.access);
+        const Access access = leaves.ram.allowed_in(*run, entry.access & table.access);
         if (access == Access::none) {
             break;
         }

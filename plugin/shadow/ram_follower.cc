@@ -8,7 +8,7 @@ namespace umbra::shadow {
 using vtd::DecodedEntry;
 
 void RamFollower::follow(SyncRun& run, DeltaBuilder& delta) {
-    if (run.leaves.ram.update(run.unit.ram, previous_)) {
+    if (run.leaves.ram.update(run.unit.ram, previous_, write_implies_read_)) {
         delta.set_remaps(true);
         follow_leaves(run, delta);
         delta.flush();

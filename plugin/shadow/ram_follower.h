@@ -16,6 +16,9 @@ namespace umbra::shadow {
 
 class RamFollower {
   public:
+    // Whether the domain's hosts grant reads wherever they grant writes, from the next call of
+    // follow() on.
+    void set_write_implies_read(bool implies) { write_implies_read_ = implies; }
     // Takes the current map of guest RAM into `run.leaves`, and brings the host in line if the map
     // is another one than before. The delta has nothing pending, before and afterwards.
     void follow(SyncRun& run, DeltaBuilder& delta);
@@ -33,6 +36,7 @@ class RamFollower {
     void follow_run(SyncRun& run, DeltaBuilder& delta, const HostRun& host_run);
     [[nodiscard]] bool has_to_move(const DomainLeaves& leaves, const HostRun& host_run) const;
 
+    bool write_implies_read_ = false;
     RamSnapshot previous_;  // RAM before the change
 };
 

@@ -5,11 +5,19 @@
 
 namespace umbra::shadow {
 
-bool RamSnapshot::update(const RamMap& ram, RamSnapshot& previous) {
+bool RamSnapshot::update(const RamMap& ram, RamSnapshot& previous, bool write_implies_read) {
     const std::uint64_t generation = ram.generation();
+    const Access grant = write_implies_read ? Access::read_write : Access::write;
+    const bool other_grant = grant != write_grant_;
     if (taken_ && generation == generation_) {
-        return false;
+        if (other_grant) {
+            previous = *this;
+            write_grant_ = grant;
+        }
+        return other_grant;
     }
+    previous.write_grant_ = write_grant_;
+    write_grant_ = grant;
     std::swap(runs_, previous.runs_);
     previous.last_ = 0;
     runs_.clear();
@@ -17,7 +25,7 @@ bool RamSnapshot::update(const RamMap& ram, RamSnapshot& previous) {
     generation_ = generation;
     taken_ = true;
     last_ = 0;
-    return runs_ != previous.runs_;
+    return other_grant || runs_ != previous.runs_;
 }
 
 bool RamSnapshot::same(const RamSnapshot& a, Access access_a, const RamSnapshot& b, Access access_b,

@@ -29,9 +29,11 @@ struct RamPiece {
 class RamSnapshot {
   public:
     // Takes the list of runs anew if `ram` has another generation than last time. True if the list
-    // differs from the one before, which is then in `previous`. If false, the content of `previous`
-    // is undefined.
-    bool update(const RamMap& ram, RamSnapshot& previous);
+    // or `write_implies_read` differs from the one before, which is then in `previous`. If false,
+    // the content of `previous` is undefined. `write_implies_read`: the hosts grant reads wherever
+    // they grant writes (HostMapper::write_implies_read()).
+    bool update(const RamMap& ram, RamSnapshot& previous, bool write_implies_read = false);
+    [[nodiscard]] bool write_implies_read() const { return write_grant_ == Access::read_write; }
 
     // [guest, guest + bytes) as one piece. A piece of 0 bytes if it is not in one run as a whole,
     // or if the run allows nothing of `access`.
@@ -49,9 +51,10 @@ class RamSnapshot {
         const RamRun* run = find(guest);
         return run != nullptr && run->holds(guest, bytes) ? run : nullptr;
     }
-    // The part of `access` that `run` allows.
-    [[nodiscard]] static Access allowed_in(const RamRun& run, Access access) {
-        return run.read_only ? access & Access::read : access;
+    // What the host grants for the part of `access` that `run` allows.
+    [[nodiscard]] Access allowed_in(const RamRun& run, Access access) const {
+        const Access allowed = run.read_only ? access & Access::read : access;
+        return allowed == Access::write ? write_grant_ : allowed;
     }
 
     // Calls `visit(RamPiece)` for each piece of [guest, guest + bytes) that can be reached with
@@ -109,6 +112,7 @@ class RamSnapshot {
     [[nodiscard]] const RamRun* search(Gpa guest) const;
 
     std::vector<RamRun> runs_;
+    Access write_grant_ = Access::write;  // what the host grants for writes alone
     std::uint64_t generation_ = 0;
     bool taken_ = false;
     mutable std::size_t last_ = 0;

@@ -194,7 +194,7 @@ DomainVerifier::DomainVerifier(const Domain& domain, const UnitResources& unit)
 void DomainVerifier::verify(const HostBinding& binding, SourceId source, Verification& result) {
     RamSnapshot ram_now;
     RamSnapshot before;
-    ram_now.update(unit_.ram, before);
+    ram_now.update(unit_.ram, before, domain_.ram().write_implies_read());
     GuestWalk walk(unit_.memory, ram_now, binding.holes(), unit_.format, unit_.options);
     walk.walk(domain_.key().root, domain_.key().levels, Iova(0), Access::read_write);
     if (walk.stopped_at()) {

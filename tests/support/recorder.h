@@ -36,6 +36,10 @@ class Recorder final : public shadow::HostMapper {
     [[nodiscard]] std::uint64_t map_calls() const { return map_calls_; }
     [[nodiscard]] std::uint64_t unmap_calls() const { return unmap_calls_; }
 
+    // As VFIO's mappings do.
+    bool reads_come_with_writes = false;
+    [[nodiscard]] bool write_implies_read() const override { return reads_come_with_writes; }
+
     // The most mappings at a time, as vfio_iommu_type1.dma_entry_limit sets it.
     std::size_t entry_limit = std::numeric_limits<std::size_t>::max();
 

@@ -204,6 +204,7 @@ class BridgeMachine {
                 },
             .usable = nullptr,
             .usable_count = 0,
+            .write_implies_read = false,
         };
     }
 

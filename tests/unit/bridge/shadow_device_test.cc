@@ -27,6 +27,7 @@ class Host {
             .set_mode = [](void*, UmbraDmaMode) {},
             .usable = nullptr,
             .usable_count = 0,
+            .write_implies_read = false,
         };
     }
 
