@@ -23,7 +23,7 @@ struct MachineOptions {
     unsigned address_width = 48;
     bool interrupt_remapping = true;
     std::string viommu_properties{};  // further ones, each with a comma before it
-    std::string plugin_options;       // as ",name=value"
+    std::string plugin_options{};     // options of -plugin, each with a comma before it
     std::string machine = "q35";
     unsigned memory_mib = 512;
     unsigned cpus = 1;
