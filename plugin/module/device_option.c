@@ -11,7 +11,8 @@
 #include "qemu/option.h"
 #include "qemu/option_int.h"
 
-#define DEFAULT_ID "umbra"
+/* QEMU takes id= of -plugin for itself. */
+#define UNIT_ID "umbra"
 
 /* The value of `option`, which is name=value, if its name is `name`; else NULL. */
 static const char* value_of(const char* option, const char* name) {
@@ -25,7 +26,7 @@ static bool is_property(const char* option) {
     g_autofree char* name =
         equals != NULL ? g_strndup(option, (gsize)(equals - option)) : g_strdup(option);
 
-    return equals != NULL && (strcmp(name, "id") == 0 || umbra_properties_have(name));
+    return equals != NULL && umbra_properties_have(name);
 }
 
 static bool parse_one(const char* option, UmbraPluginOptions* options, Error** errp) {
@@ -43,7 +44,7 @@ static bool parse_one(const char* option, UmbraPluginOptions* options, Error** e
 
         error_setg(
             errp,
-            "unknown plugin option '%s'; there are help=on, device=on and, with device=on, id and the properties of " TYPE_UMBRA_VIOMMU
+            "unknown plugin option '%s'; there are help=on, device=on and, with device=on, the properties of " TYPE_UMBRA_VIOMMU
             ": %s",
             option, names);
         return false;
@@ -86,7 +87,6 @@ static int names_the_unit(void* unused, QemuOpts* device, Error** errp) {
 
 bool umbra_plugin_options_add_device(const UmbraPluginOptions* options, Error** errp) {
     QemuOptsList* devices = qemu_find_opts("device");
-    const char* id = DEFAULT_ID;
     QemuOpts* unit;
 
     if (qemu_opts_foreach(devices, names_the_unit, NULL, NULL) != 0) {
@@ -94,12 +94,7 @@ bool umbra_plugin_options_add_device(const UmbraPluginOptions* options, Error** 
                          " out, or device=on");
         return false;
     }
-    for (char** property = options->properties; *property != NULL; property++) {
-        const char* value = value_of(*property, "id");
-
-        id = value != NULL ? value : id;
-    }
-    unit = qemu_opts_create(devices, id, 1, errp);
+    unit = qemu_opts_create(devices, UNIT_ID, 1, errp);
     if (unit == NULL) {
         return false;
     }
@@ -110,9 +105,7 @@ bool umbra_plugin_options_add_device(const UmbraPluginOptions* options, Error** 
         const char* equals = strchr(*property, '=');
         g_autofree char* name = g_strndup(*property, (gsize)(equals - *property));
 
-        if (strcmp(name, "id") != 0) {
-            qemu_opt_set(unit, name, equals + 1, &error_abort);
-        }
+        qemu_opt_set(unit, name, equals + 1, &error_abort);
     }
     return true;
 }

@@ -19,9 +19,9 @@ typedef struct UmbraPluginOptions {
 bool umbra_plugin_options_parse(int argc, char** argv, UmbraPluginOptions* options, Error** errp);
 void umbra_plugin_options_clear(UmbraPluginOptions* options);
 
-/* Puts the unit before all devices of the command line, with the options' properties and, unless
- * they have an id, with the id "umbra". False, with an error, if -device names a unit as well or
- * the id is taken. Only while QEMU has made no device of its command line. */
+/* Puts the unit before all devices of the command line, with the options' properties and the id
+ * "umbra". False, with an error, if -device names a unit as well or the id is taken. Only while
+ * QEMU has made no device of its command line. */
 bool umbra_plugin_options_add_device(const UmbraPluginOptions* options, Error** errp);
 
 #endif

@@ -7,7 +7,9 @@
 #include "plugin/qemu/machine.h"
 #include "plugin/qemu/viommu_state.h"
 #include "qapi/error.h"
+#include "qapi/visitor-impl.h"
 #include "qapi/visitor.h"
+#include "qemu/cutils.h"
 #include "qobject/qbool.h"
 #include "qobject/qnum.h"
 #include "qobject/qstring.h"
@@ -78,23 +80,48 @@ static void get_address_width(Object* object, Visitor* visitor, const char* name
     }
 }
 
+/* Whether the value is a number of JSON. A visitor takes one look at the value, so its type has to
+ * be known before; visitors of words cannot tell types apart. */
+static bool is_json_number(Visitor* visitor, const char* name) {
+    GenericAlternate* value = NULL;
+    bool number = false;
+
+    if (visitor->start_alternate != NULL &&
+        visit_start_alternate(visitor, name, &value, sizeof(*value), NULL)) {
+        number = value->type == QTYPE_QNUM;
+        visit_end_alternate(visitor, (void**)&value);
+        g_free(value);
+    }
+    return number;
+}
+
 static void set_address_width(Object* object, Visitor* visitor, const char* name, void* opaque,
                               Error** errp) {
     uint8_t* width = object_field_prop_ptr(object, opaque);
     g_autofree char* words = NULL;
-    uint8_t number;
+    unsigned number = 0;
 
-    if (visit_type_uint8(visitor, name, &number, NULL)) {
-        if (number == 39 || number == 48) {
-            *width = number;
+    if (is_json_number(visitor, name)) {
+        uint8_t value;
+
+        if (!visit_type_uint8(visitor, name, &value, errp)) {
             return;
         }
-    } else if (visit_type_str(visitor, name, &words, NULL) &&
-               g_str_equal(words, ADDRESS_WIDTH_AUTO)) {
+        number = value;
+        words = g_strdup_printf("%u", number);
+    } else if (!visit_type_str(visitor, name, &words, errp)) {
+        return;
+    } else if (g_str_equal(words, ADDRESS_WIDTH_AUTO)) {
         *width = 0;
         return;
+    } else if (qemu_strtoui(words, NULL, 10, &number) != 0) {
+        number = 0;
     }
-    error_setg(errp, "this %s is not supported: use 39, 48 or " ADDRESS_WIDTH_AUTO, name);
+    if (number != 39 && number != 48) {
+        error_setg(errp, "%s=%s is not supported: use 39, 48 or " ADDRESS_WIDTH_AUTO, name, words);
+        return;
+    }
+    *width = (uint8_t)number;
 }
 
 static void set_default_address_width(ObjectProperty* property, const Property* unused) {

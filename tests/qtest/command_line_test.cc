@@ -121,6 +121,21 @@ TEST_F(CommandLine, AddressWidthAsJson) {
                                                            std::string(width) + "}"}});
         EXPECT_TRUE(machine.runs()) << width;
     }
+    expect_refused(run_refused({"-M", "q35", "-plugin", "file=" + Environment::get().plugin,
+                                "-device", R"({"driver": "umbra-viommu", "aw-bits": 40})"}),
+                   {"aw-bits=40", "39, 48 or auto"});
+}
+
+TEST_F(CommandLine, AddressWidthByGlobal) {
+    MachineOptions options{.viommu = Viommu::none};
+    options.plugin_options = ",device=on";
+    options.arguments = {"-global", "umbra-viommu.aw-bits=39"};
+    QtestMachine machine(options);
+    EXPECT_EQ(machine
+                  .qmp_ok(R"({"execute": "qom-get", "arguments": )"
+                          R"({"path": "/machine/peripheral/umbra", "property": "aw-bits"}})")
+                  .dump(),
+              "39");
 }
 
 TEST_F(CommandLine, ExtendedInterruptModeWithoutRemapping) {
@@ -292,14 +307,6 @@ TEST_F(CommandLine, DeviceThatThePluginMakesIsBeforeAllOthers) {
     EXPECT_EQ(get("pt"), "false");
     EXPECT_EQ(get("caching-mode"), "true");
     EXPECT_NE(get("statistics").find("\"devices\""), std::string::npos);
-}
-
-TEST_F(CommandLine, DeviceThatThePluginMakesHasTheIdThatIsGiven) {
-    MachineOptions options{.viommu = Viommu::none};
-    options.plugin_options = ",device=on,id=mine";
-    QtestMachine machine(options);
-    EXPECT_NO_THROW(machine.qmp_ok(
-        R"({"execute": "qom-list", "arguments": {"path": "/machine/peripheral/mine"}})"));
 }
 
 TEST_F(CommandLine, DeviceOffMakesNone) {
